@@ -1,0 +1,1 @@
+"""Each module wraps one client library, translates its errors and decides nothing."""

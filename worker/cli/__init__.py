@@ -1,0 +1,1 @@
+"""The program `lstm-worker`: one file per command."""

@@ -1,0 +1,1 @@
+"""Pure logic of the worker: no clock, no I/O, no logging, no randomness."""

@@ -1,0 +1,103 @@
+"""Errors, classed by what the caller does next.
+
+A user's mistake is a `UserError`: the command line prints its one line and exits with its code, without a traceback.
+Everything else that escapes is a bug or an operating fault and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class WorkerError(Exception):
+    """Base of all errors that the worker raises on purpose."""
+
+
+class UserError(WorkerError):
+    """Raised when a person can mend the cause; printed as one line `what is wrong: what to do`.
+
+    `exit_code`: 2 configuration or model, 3 fenced by a newer instance, 4 torn or foreign state.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}: {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(UserError):
+    """Raised when a setting, a topic or the environment cannot be used; the worker does not join the group."""
+
+
+class ModelNotStreamable(UserError):
+    """Raised when a model file cannot be read or its architecture cannot be stepped; names the layer and the way out."""
+
+
+class BrokerUnreachable(UserError):
+    """Raised when no broker answered within the deadline at start-up."""
+
+
+class StateDirectoryInUse(UserError):
+    """Raised when another process holds the lock of the state directory; two workers never share one."""
+
+
+class StateFromAnotherModel(UserError):
+    """Raised when stored rows carry another model's fingerprint and `model.on_change` is `refuse`."""
+
+
+class TooManyBadRecords(UserError):
+    """Raised when the share of unusable records passes the configured limit; nothing of the open batch was committed."""
+
+    exit_code = 5
+
+
+class Fenced(UserError):
+    """Raised when a newer instance with the same identity took over; the worker leaves and exits with 3."""
+
+    exit_code = 3
+
+
+class StateTorn(UserError):
+    """Raised when changelog, offsets and state disagree; all files are kept and the worker exits with 4."""
+
+    exit_code = 4
+
+
+class StoreCorrupted(WorkerError):
+    """Raised when a partition's local store cannot be trusted; the store is set aside and restored.
+
+    `path` is the directory of the store.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class StoreFull(WorkerError):
+    """Raised when a local store could not be written for lack of space; uncommitted rows are kept and retried."""
+
+
+class RowCorrupted(WorkerError):
+    """Raised when a state row's magic, length or CRC is wrong; its store is treated as corrupted."""
+
+
+class Retriable(WorkerError):
+    """Raised when the same call may succeed; it is repeated until its deadline."""
+
+
+class TransactionAborted(WorkerError):
+    """Raised when the open transaction cannot commit; uncommitted states are rolled back and the input is read again."""
+
+
+class OutcomeUnknown(WorkerError):
+    """Raised when a commit's outcome is not known; resolved by a new producer and the committed offset, never guessed."""
+
+
+class ProduceFailed(WorkerError):
+    """Raised when a record was not delivered in at-least-once mode; the worker stops before it commits the offsets."""
+
+
+class IllegalTransition(WorkerError):
+    """Raised when an event does not fit the state; a bug, and nothing was changed."""
