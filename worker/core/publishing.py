@@ -1,0 +1,200 @@
+"""Routed samples and their numbers become output rows.
+
+Here a closing record gets the numbers of its sequence's last sample, a sequence whose state became non-finite loses
+its numbers, and `output.emit` leaves rows out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+
+from worker.core.routed import CARRIED, Routed
+from worker.core.slots import StreamTable
+from worker.core.state_row import Flag
+from worker.core.types import BoolArray, Float32Array, Int32Array, Int64Array, PredictionBatch, RecordBatch
+
+
+class Readout(Protocol):
+    """Turns logits into the numbers to publish."""
+
+    def publish(self, logits: Float32Array, steps: Int32Array) -> tuple[Float32Array, BoolArray]:
+        """logits (N, K) and steps (N,) → probabilities (N, K), NaN where there is none, and exact (N,)."""
+
+
+class Emit(Enum):
+    """Which rows are published."""
+
+    ALL = "all"
+    FINAL = "final"
+    CHANGES = "changes"
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """`changes` publishes first and final rows, and those whose probability moved by `threshold` since the last
+    published one; a move in the other direction than the last needs `hysteresis` more."""
+
+    emit: Emit = Emit.ALL
+    threshold: float = 0.05
+    hysteresis: float = 0.02
+
+
+@dataclass(slots=True)
+class Published:
+    """The rows to produce and how many samples had a non-finite state."""
+
+    predictions: PredictionBatch
+    not_finite: int
+
+
+def publish(
+    batch: RecordBatch, routed: Routed, logits: Float32Array, readout: Readout, table: StreamTable, emission: Emission
+) -> Published:
+    """Output rows of a routed batch. logits (n, K) of `routed.stepped`; the table's last numbers are brought up to date."""
+    row_flags = routed.row_flags
+    bad = ~np.isfinite(logits).all(axis=1)
+    if bad.any() or bool((row_flags & Flag.NOT_FINITE).any()):
+        row_flags = _without_numbers(routed, logits, bad, table)
+    probabilities, exact = readout.publish(logits, routed.steps)
+    row_logits, row_probabilities, row_exact = logits, probabilities, exact
+    if len(routed.row_samples) != len(routed.stepped) or bool((routed.row_samples == CARRIED).any()):
+        row_logits, row_probabilities, row_exact = _row_numbers(routed, logits, probabilities, exact, readout, table)
+    table.rows["logits"][routed.slots] = logits
+    table.rows["probabilities"][routed.slots] = probabilities
+
+    tainted = (row_flags & Flag.TAINTED) != 0
+    records = routed.row_records.tolist()
+    keys = batch.keys
+    if bool(routed.row_closing.any()):
+        row_keys = [table.key_of(slot) for slot in routed.row_slots.tolist()]
+    else:
+        row_keys = [keys[i] for i in records]  # type: ignore[misc]  # a record with a slot has a key
+    predictions = PredictionBatch(
+        partitions=batch.partitions[routed.row_records],
+        keys=row_keys,
+        event_times=batch.event_times[routed.row_records],
+        source_offsets=batch.offsets[routed.row_records],
+        first_offsets=routed.row_first_offsets,
+        steps=routed.row_steps,
+        logits=row_logits,
+        probabilities=row_probabilities,
+        final=routed.row_ended_by != 0,
+        exact=row_exact & ~tainted,
+        tainted=tainted,
+        closing=routed.row_closing,
+        ended_by=routed.row_ended_by,
+        sequence_ids=routed.row_sequence_ids,
+    )
+    if emission.emit is not Emit.ALL:
+        predictions = _selected(predictions, _emitted_rows(predictions, routed.row_slots, table, emission))
+    return Published(predictions, int(bad.sum()))
+
+
+def _row_numbers(
+    routed: Routed,
+    logits: Float32Array,
+    probabilities: Float32Array,
+    exact: BoolArray,
+    readout: Readout,
+    table: StreamTable,
+) -> tuple[Float32Array, Float32Array, BoolArray]:
+    """The numbers of rows that are not one to one with the samples: closing records repeat the last sample's."""
+    samples = routed.row_samples
+    carried = np.flatnonzero(samples == CARRIED)
+    outputs = table.row_format.outputs
+    row_logits = np.empty((len(samples), outputs), np.float32)
+    row_probabilities = np.empty((len(samples), outputs), np.float32)
+    row_exact = np.empty(len(samples), np.bool_)
+    mine = np.flatnonzero(samples != CARRIED)
+    row_logits[mine] = logits[samples[mine]]
+    row_probabilities[mine] = probabilities[samples[mine]]
+    row_exact[mine] = exact[samples[mine]]
+    if len(carried):
+        slots = routed.row_slots[carried]
+        row_logits[carried] = table.rows["logits"][slots]
+        row_probabilities[carried] = table.rows["probabilities"][slots]
+        row_exact[carried] = readout.publish(row_logits[carried], routed.row_steps[carried])[1]
+    return row_logits, row_probabilities, row_exact
+
+
+def _without_numbers(routed: Routed, logits: Float32Array, bad: BoolArray, table: StreamTable) -> np.ndarray:
+    """From its first non-finite sample on, a sequence is tainted and has null numbers until it ends.
+
+    Changes `logits` in place and the flags of streams whose sequence stays open; returns the rows' flags.
+    """
+    lost = int(Flag.TAINTED | Flag.NOT_FINITE)
+    flags = routed.row_flags.copy()
+    broken: set[tuple[int, int]] = set()
+    rows = zip(
+        routed.row_slots.tolist(),
+        routed.row_first_offsets.tolist(),
+        routed.row_samples.tolist(),
+        routed.row_flags.tolist(),
+        strict=True,
+    )
+    for row, (slot, first_offset, sample, row_flags) in enumerate(rows):
+        sequence = (slot, first_offset)
+        if row_flags & Flag.NOT_FINITE or (sample != CARRIED and bad[sample]):
+            broken.add(sequence)
+        if sequence in broken:
+            flags[row] |= lost
+            if sample != CARRIED:
+                logits[sample] = np.nan
+    for slot, first_offset in broken:
+        header = table.rows[slot]
+        if header["step"] > 0 and header["first_offset"] == first_offset:
+            header["flags"] |= lost
+    return flags
+
+
+def _emitted_rows(
+    predictions: PredictionBatch, slots: Int64Array, table: StreamTable, emission: Emission
+) -> Int64Array:
+    if emission.emit is Emit.FINAL:
+        return np.flatnonzero(predictions.final)
+    chosen: list[int] = []
+    for row, slot in enumerate(slots.tolist()):
+        header = table.rows[slot]
+        now = predictions.probabilities[row]
+        first = bool(predictions.steps[row] == 1) and not predictions.closing[row]
+        moves = (now - header["emitted"]).astype(np.float64)
+        largest = float(moves[np.argmax(np.abs(moves))]) if np.isfinite(moves).all() else np.inf
+        needed = emission.threshold
+        if not first and (largest > 0) != bool(header["flags"] & Flag.RISING):
+            needed += emission.hysteresis
+        had_numbers = bool(np.isfinite(header["emitted"]).all())
+        has_numbers = bool(np.isfinite(now).all())
+        moved = has_numbers != had_numbers or (has_numbers and abs(largest) >= needed)
+        if not (first or predictions.final[row] or moved):
+            continue
+        chosen.append(row)
+        header["emitted"] = now
+        if header["step"] > 0:
+            rising = not first and largest > 0
+            header["flags"] = (int(header["flags"]) & ~int(Flag.RISING)) | (int(Flag.RISING) if rising else 0)
+    return np.array(chosen, np.int64)
+
+
+def _selected(predictions: PredictionBatch, rows: Int64Array) -> PredictionBatch:
+    wanted = rows.tolist()
+    ids = predictions.sequence_ids
+    return PredictionBatch(
+        partitions=predictions.partitions[rows],
+        keys=[predictions.keys[i] for i in wanted],
+        event_times=predictions.event_times[rows],
+        source_offsets=predictions.source_offsets[rows],
+        first_offsets=predictions.first_offsets[rows],
+        steps=predictions.steps[rows],
+        logits=predictions.logits[rows],
+        probabilities=predictions.probabilities[rows],
+        final=predictions.final[rows],
+        exact=predictions.exact[rows],
+        tainted=predictions.tainted[rows],
+        closing=predictions.closing[rows],
+        ended_by=predictions.ended_by[rows],
+        sequence_ids=None if ids is None else [ids[i] for i in wanted],
+    )
