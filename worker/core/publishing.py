@@ -15,7 +15,7 @@ import numpy as np
 from worker.core.routed import CARRIED, Routed
 from worker.core.slots import StreamTable
 from worker.core.state_row import Flag
-from worker.core.types import BoolArray, Float32Array, Int32Array, Int64Array, PredictionBatch, RecordBatch
+from worker.core.types import BoolArray, Float32Array, Int32Array, Int64Array, PredictionBatch, RecordBatch, UInt8Array
 
 
 class Readout(Protocol):
@@ -54,9 +54,12 @@ class Published:
 def publish(
     batch: RecordBatch, routed: Routed, logits: Float32Array, readout: Readout, table: StreamTable, emission: Emission
 ) -> Published:
-    """Output rows of a routed batch. logits (n, K) of `routed.stepped`; the table's last numbers are brought up to date."""
+    """Output rows of a routed batch.
+
+    logits (n, K) of `routed.stepped`; the table's last published numbers are brought up to date.
+    """
     row_flags = routed.row_flags
-    bad = ~np.isfinite(logits).all(axis=1)
+    bad: BoolArray = np.logical_not(np.isfinite(logits).all(axis=1))
     if bad.any() or bool((row_flags & Flag.NOT_FINITE).any()):
         row_flags = _without_numbers(routed, logits, bad, table)
     probabilities, exact = readout.publish(logits, routed.steps)
@@ -72,7 +75,7 @@ def publish(
     if bool(routed.row_closing.any()):
         row_keys = [table.key_of(slot) for slot in routed.row_slots.tolist()]
     else:
-        row_keys = [keys[i] for i in records]  # type: ignore[misc]  # a record with a slot has a key
+        row_keys = [keys[i] for i in records]  # a record with a slot has a key
     predictions = PredictionBatch(
         partitions=batch.partitions[routed.row_records],
         keys=row_keys,
@@ -121,7 +124,7 @@ def _row_numbers(
     return row_logits, row_probabilities, row_exact
 
 
-def _without_numbers(routed: Routed, logits: Float32Array, bad: BoolArray, table: StreamTable) -> np.ndarray:
+def _without_numbers(routed: Routed, logits: Float32Array, bad: BoolArray, table: StreamTable) -> UInt8Array:
     """From its first non-finite sample on, a sequence is tainted and has null numbers until it ends.
 
     Changes `logits` in place and the flags of streams whose sequence stays open; returns the rows' flags.

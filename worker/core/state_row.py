@@ -169,3 +169,8 @@ def decode_row(row: bytes) -> DecodedRow:
     for numbers in ("logits", "probabilities", "emitted"):
         header[numbers] = [float(value) for value in one[numbers]]
     return DecodedRow(row_fingerprint(row), header, row[dtype.itemsize : -CRC_BYTES], one["state"].copy())
+
+
+def row_event_time(row: bytes) -> int:
+    """The event time of the row's last sample, milliseconds; the row must be checked before."""
+    return int.from_bytes(row[56:64], "little", signed=True)

@@ -1,0 +1,195 @@
+"""Poll, process, commit: the only place where the parts meet.
+
+One thread owns consumer, producer, table and stores. Rebalance callbacks run inside `Consumer.poll_batch` and
+`Consumer.close`, between two batches, never within one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from worker.core.codec import OutputEncoder
+from worker.core.commit_policy import CommitPolicy
+from worker.core.slots import StreamTable
+from worker.core.types import DeadLetter, RecordBatch
+from worker.delivery import BadRecordBreaker, Delivery
+from worker.metrics import Metrics
+from worker.opening import Opener
+from worker.partitions import OwnedPartition, Ownership
+from worker.ports import Clock, Consumer, Hook
+from worker.processing import Processed, Processor
+from worker.status import StatusBoard
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS_MAX = 0.2
+"""How long a poll may wait when nothing is uncommitted; bounds how late signals and HTTP questions are answered."""
+
+
+@dataclass(slots=True)
+class LoopSettings:
+    """`batch_records`: the most records of one poll. `touched_max`: streams changed before an early commit."""
+
+    batch_records: int
+    touched_max: int
+
+
+class Stages:
+    """Seconds per stage of the loop; one clock reading per stage and batch."""
+
+    def __init__(self, clock: Clock, metrics: Metrics) -> None:
+        self._clock = clock
+        self._metrics = metrics
+        self._last = clock.monotonic()
+
+    def mark(self, stage: str) -> None:
+        """The time since the last mark went into this stage."""
+        now = self._clock.monotonic()
+        self._metrics.stage(stage, now - self._last)
+        self._last = now
+
+
+class Worker:
+    """A member of the consumer group. `run` returns after `stop`, with everything committed and closed."""
+
+    def __init__(
+        self,
+        *,
+        settings: LoopSettings,
+        consumer: Consumer,
+        processor: Processor,
+        encoder: OutputEncoder,
+        delivery: Delivery,
+        opener: Opener,
+        ownership: Ownership,
+        table: StreamTable,
+        policy: CommitPolicy,
+        breaker: BadRecordBreaker,
+        metrics: Metrics,
+        status: StatusBoard,
+        clock: Clock,
+        hook: Hook,
+    ) -> None:
+        self._settings = settings
+        self._consumer = consumer
+        self._processor = processor
+        self._encoder = encoder
+        self._delivery = delivery
+        self._opener = opener
+        self._ownership = ownership
+        self._table = table
+        self._policy = policy
+        self._breaker = breaker
+        self._metrics = metrics
+        self._status = status
+        self._clock = clock
+        self._hook = hook
+        self._stages = Stages(clock, metrics)
+        self._dead_letters: list[DeadLetter] = []
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Finish the batch, commit, leave. May be called from a signal handler."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Blocks until `stop`. Raises what cannot be mended while running; nothing uncommitted is stored then."""
+        while not self._stopping:
+            self._turn()
+        self._commit()
+        self._consumer.close()
+        self._delivery.close()
+
+    # ---- rebalance callbacks, called by the consumer
+
+    def on_assigned(self, partitions: Sequence[int]) -> None:
+        """Take note only: stores are opened and restored outside the callback."""
+        self._metrics.rebalance("assigned")
+        self._opener.begin([self._ownership.assign(index) for index in partitions])
+        log.info("assigned partitions %s", sorted(partitions))
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        """Commit everything, then close what is gone."""
+        self._metrics.rebalance("revoked")
+        self._commit()
+        self._let_go(partitions)
+        log.info("revoked partitions %s", sorted(partitions))
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        """Another member may own them already: drop, never commit."""
+        self._metrics.rebalance("lost")
+        lost = [self._ownership[index] for index in partitions if index in self._ownership]
+        self._delivery.abandon([partition for partition in lost if partition.running])
+        gone = set(partitions)
+        self._dead_letters = [letter for letter in self._dead_letters if letter.partition not in gone]
+        self._let_go(partitions)
+        log.warning("lost partitions %s", sorted(partitions))
+
+    def _let_go(self, partitions: Sequence[int]) -> None:
+        for index in partitions:
+            if index not in self._ownership:
+                continue
+            partition = self._ownership[index]
+            self._opener.forget(partition)
+            if partition.running:
+                self._table.drop_partition(index)
+            partition.close()
+            self._ownership.drop(index)
+            self._metrics.partition_gone(index)
+
+    # ---- one turn
+
+    def _turn(self) -> None:
+        self._start_ready_partitions()
+        wait = self._policy.seconds_until_due(self._clock.monotonic(), POLL_SECONDS_MAX)
+        polled = self._consumer.poll_batch(self._settings.batch_records, wait)
+        self._stages.mark("idle" if polled is None else "poll")
+        if polled is not None:
+            self._hook("polled")
+            self._process(polled)
+        if self._policy.should_commit(self._clock.monotonic()) or (
+            self._table.touched_count >= self._settings.touched_max
+        ):
+            self._commit()
+        self._status.turn(self._ownership, self._table)
+
+    def _start_ready_partitions(self) -> None:
+        ready = self._opener.progress()
+        if ready:
+            self._consumer.start_at({partition.index: partition.next_offset for partition in ready})
+            for partition in ready:
+                log.info("partition %d runs from offset %d", partition.index, partition.next_offset)
+
+    def _process(self, polled: RecordBatch) -> None:
+        done = self._processor.process(polled, self._stages.mark)
+        if done is None:
+            return
+        self._hook("stepped")
+        values = self._encoder.encode(done.predictions) if len(done.predictions) else []
+        self._stages.mark("encode")
+        if values:
+            self._delivery.send(done.predictions, values)
+        self._stages.mark("produce")
+        self._hook("produced")
+        self._dead_letters.extend(done.dead_letters)
+        self._breaker.add(done.records, done.dead_letters)
+        self._policy.processed(self._clock.monotonic(), done.records)
+        self._count(polled, done)
+
+    def _count(self, polled: RecordBatch, done: Processed) -> None:
+        self._metrics.batch(polled.partitions, done)
+        self._status.predicted(done.predictions)
+
+    def _commit(self) -> None:
+        changed: list[OwnedPartition] = list(self._ownership.changed())
+        if not changed:
+            return
+        self._breaker.check(self._dead_letters)
+        started = self._clock.monotonic()
+        self._delivery.commit(changed, self._dead_letters)
+        self._metrics.committed(self._clock.monotonic() - started, self._dead_letters)
+        self._dead_letters = []
+        self._policy.did_commit(self._clock.monotonic())
+        self._stages.mark("commit")

@@ -1,0 +1,192 @@
+"""One polled batch through decode, route, step and publish; nothing leaves the process here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.core.codec import InputDecoder
+from worker.core.publishing import Emission, Readout, publish
+from worker.core.routed import Routed
+from worker.core.routing import route
+from worker.core.sequence import SequenceRules
+from worker.core.slots import StreamTable
+from worker.core.types import (
+    DeadLetter,
+    DecodedBatch,
+    EndedBy,
+    Int64Array,
+    Kind,
+    PredictionBatch,
+    RecordBatch,
+    Rejection,
+)
+from worker.errors import RowCorrupted, StoreCorrupted
+from worker.partitions import Ownership
+from worker.ports import Clock, Stepper
+
+Mark = Callable[[str], None]
+"""Called with the name of the stage that just ended."""
+
+
+@dataclass(slots=True)
+class Processed:
+    """What a batch gave; the table and the positions have already moved on."""
+
+    records: int
+    predictions: PredictionBatch
+    dead_letters: list[DeadLetter]
+    ended: Counter[EndedBy]
+    counts: Counter[str]
+    not_finite: int
+
+
+class Processor:
+    """Owns no partition and no client: reads and changes the table, the ownership's positions and the stores' rows."""
+
+    def __init__(
+        self,
+        *,
+        decoder: InputDecoder,
+        stepper: Stepper,
+        readout: Readout,
+        table: StreamTable,
+        ownership: Ownership,
+        rules: SequenceRules,
+        emission: Emission,
+        clock: Clock,
+    ) -> None:
+        self._decoder = decoder
+        self._stepper = stepper
+        self._readout = readout
+        self._table = table
+        self._ownership = ownership
+        self._rules = rules
+        self._emission = emission
+        self._clock = clock
+        self._states = table.rows["state"]
+
+    def process(self, polled: RecordBatch, mark: Mark) -> Processed | None:
+        """Advance the streams of a polled batch; None when no record of it was admitted.
+
+        Raises StoreCorrupted when a stored row cannot be read, StateFromAnotherModel when another model wrote it.
+        """
+        batch = self._admitted(polled)
+        if not len(batch):
+            return None
+        decoded = self._decoder.decode(batch, self._clock.now_ms())
+        mark("decode")
+        routed = self._routed(batch, decoded)
+        self._advance_positions(batch)
+        mark("route")
+        everything = len(routed.stepped) == len(batch)
+        features = decoded.features if everything else decoded.features[routed.stepped]
+        logits = self._stepper.step_batch(routed.slots, features, self._states, routed.steps)
+        published = publish(batch, routed, logits, self._readout, self._table, self._emission)
+        mark("step")
+        reasons = Counter(routed.row_ended_by[routed.row_ended_by > 0].tolist())
+        return Processed(
+            records=len(batch),
+            predictions=published.predictions,
+            dead_letters=_dead_letters(batch, decoded, routed),
+            ended=Counter({EndedBy(reason): count for reason, count in reasons.items()}),
+            counts=routed.counts,
+            not_finite=published.not_finite,
+        )
+
+    def _admitted(self, batch: RecordBatch) -> RecordBatch:
+        """Only records of running partitions that are not behind what was processed."""
+        keep = np.ones(len(batch), np.bool_)
+        for index in np.unique(batch.partitions).tolist():
+            mine = batch.partitions == index
+            if index not in self._ownership or not self._ownership[index].running:
+                keep[mine] = False
+            else:
+                keep[mine] = batch.offsets[mine] >= self._ownership[index].next_offset
+        return batch if keep.all() else _taken(batch, np.flatnonzero(keep))
+
+    def _routed(self, batch: RecordBatch, decoded: DecodedBatch) -> Routed:
+        slots = self._slots(batch, decoded)
+        watermarks = {index: self._ownership[index].watermark_ms for index in np.unique(batch.partitions).tolist()}
+        idle = None
+        if self._rules.idle_timeout_ms:
+            idle = {index: partition.idle for index in watermarks if (partition := self._ownership[index]).idle}
+            self._bring_in_due_streams(batch, decoded, watermarks)
+        routed = route(
+            batch,
+            decoded,
+            slots,
+            self._table,
+            self._rules,
+            watermarks,
+            {index: found for index, found in idle.items() if found is not None} if idle is not None else None,
+        )
+        for index, watermark in watermarks.items():
+            self._ownership[index].watermark_ms = watermark
+        return routed
+
+    def _slots(self, batch: RecordBatch, decoded: DecodedBatch) -> Int64Array:
+        """Each record's slot, touched; -1 where the key cannot be used."""
+        if not decoded.rejections:
+            slots = self._table.resolve(batch.partitions, batch.keys, self._read_rows)  # type: ignore[arg-type]
+        else:
+            slots = np.full(len(batch), -1, np.int64)
+            keyed = [i for i, key in enumerate(batch.keys) if key]
+            keys = [key for key in batch.keys if key]
+            slots[keyed] = self._table.resolve(batch.partitions[keyed], keys, self._read_rows)
+        self._table.touch(slots[slots >= 0])
+        return slots
+
+    def _bring_in_due_streams(self, batch: RecordBatch, decoded: DecodedBatch, watermarks: dict[int, int]) -> None:
+        usable = decoded.kinds != Kind.REJECTED
+        for index in watermarks:
+            times = batch.event_times[usable & (batch.partitions == index)]
+            idle = self._ownership[index].idle
+            if len(times) and idle is not None:
+                keys = idle.due_keys(int(times.max()))
+                partitions = np.full(len(keys), index, np.int32)
+                if keys:
+                    self._table.touch(self._table.resolve(partitions, keys, self._read_rows))
+
+    def _read_rows(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
+        store = self._ownership[partition].store
+        assert store is not None, "a running partition has a store"
+        return store.get_many(keys)
+
+    def _advance_positions(self, batch: RecordBatch) -> None:
+        for index in np.unique(batch.partitions).tolist():
+            self._ownership[index].next_offset = int(batch.offsets[batch.partitions == index].max()) + 1
+
+
+def _taken(batch: RecordBatch, records: Int64Array) -> RecordBatch:
+    wanted = records.tolist()
+    return RecordBatch(
+        partitions=batch.partitions[records],
+        offsets=batch.offsets[records],
+        event_times=batch.event_times[records],
+        keys=[batch.keys[i] for i in wanted],
+        values=[batch.values[i] for i in wanted],
+        headers=None if batch.headers is None else [batch.headers[i] for i in wanted],
+    )
+
+
+def _dead_letters(batch: RecordBatch, decoded: DecodedBatch, routed: Routed) -> list[DeadLetter]:
+    reasons = dict(decoded.rejections)
+    for record in routed.rejected_gaps:
+        given = decoded.steps[record] if decoded.steps is not None else 0
+        reasons[record] = Rejection("gap", f"step {given} skips ahead and sequence.on_gap is 'reject'")
+    return [
+        DeadLetter(
+            partition=int(batch.partitions[record]),
+            offset=int(batch.offsets[record]),
+            event_time=int(batch.event_times[record]),
+            key=batch.keys[record],
+            value=batch.values[record],
+            headers=batch.headers[record] if batch.headers is not None else None,
+            rejection=reasons[record],
+        )
+        for record in sorted(reasons)
+    ]
