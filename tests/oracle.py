@@ -113,7 +113,9 @@ class Oracle:
             return
         self._idle(record)
         sequence = self.open.get(stream)
-        renamed = sequence is not None and record.sequence_id is not None and record.sequence_id != (sequence.name or "")
+        renamed = (
+            sequence is not None and record.sequence_id is not None and record.sequence_id != (sequence.name or "")
+        )
         if record.features is None:
             if sequence is not None:
                 self._close(record, record.key, "sequence_change" if renamed else "end_marker")

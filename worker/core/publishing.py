@@ -164,22 +164,28 @@ def _emitted_rows(
         header = table.rows[slot]
         now = predictions.probabilities[row]
         first = bool(predictions.steps[row] == 1) and not predictions.closing[row]
-        moves = (now - header["emitted"]).astype(np.float64)
-        largest = float(moves[np.argmax(np.abs(moves))]) if np.isfinite(moves).all() else np.inf
-        needed = emission.threshold
-        if not first and (largest > 0) != bool(header["flags"] & Flag.RISING):
-            needed += emission.hysteresis
-        had_numbers = bool(np.isfinite(header["emitted"]).all())
-        has_numbers = bool(np.isfinite(now).all())
-        moved = has_numbers != had_numbers or (has_numbers and abs(largest) >= needed)
-        if not (first or predictions.final[row] or moved):
+        direction = 0 if first else int(header["flags"]) & int(Flag.RISING | Flag.FALLING)
+        moved, heading = _moved(header["emitted"], now, direction, emission)
+        if not (first or moved or predictions.final[row]):
             continue
         chosen.append(row)
         header["emitted"] = now
         if header["step"] > 0:
-            rising = not first and largest > 0
-            header["flags"] = (int(header["flags"]) & ~int(Flag.RISING)) | (int(Flag.RISING) if rising else 0)
+            kept = int(header["flags"]) & ~int(Flag.RISING | Flag.FALLING)
+            header["flags"] = kept | (0 if first else heading)
     return np.array(chosen, np.int64)
+
+
+def _moved(before: Float32Array, now: Float32Array, direction: int, emission: Emission) -> tuple[bool, int]:
+    """Whether the numbers moved far enough since the last published ones, and in which direction."""
+    had_numbers, has_numbers = bool(np.isfinite(before).all()), bool(np.isfinite(now).all())
+    if not (had_numbers and has_numbers):
+        return had_numbers != has_numbers, 0
+    moves = (now - before).astype(np.float64)
+    largest = float(moves[np.argmax(np.abs(moves))])
+    heading = int(Flag.RISING if largest > 0 else Flag.FALLING)
+    needed = emission.threshold + (emission.hysteresis if direction and heading != direction else 0.0)
+    return abs(largest) >= needed, heading
 
 
 def _selected(predictions: PredictionBatch, rows: Int64Array) -> PredictionBatch:

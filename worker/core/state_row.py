@@ -40,6 +40,7 @@ class Flag(IntFlag):
     """The state became non-finite; the sequence has no numbers until it ends."""
     RISING = 8
     """The last emitted change went up (for `emit = changes`)."""
+    FALLING = 16
 
 
 @dataclass(frozen=True, slots=True)
