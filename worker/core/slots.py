@@ -250,6 +250,10 @@ class StreamTable:
 
     # ---- questions
 
+    def packed(self, slot: int) -> bytes:
+        """The row of a slot as it would be stored now."""
+        return self.row_format.pack(self.rows[[slot]], [self.sequence_ids.get(slot, b"")])[0]
+
     def open_streams(self) -> int:
         """Streams in memory with an open sequence."""
         used = len(self._keys)

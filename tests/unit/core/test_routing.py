@@ -63,7 +63,7 @@ def test_batches_publish_what_the_oracle_says(records, sizes, length, on_gap, id
     oracle = Oracle(length, on_gap, idle).feed(records)
     got, numbers = [], []
     for batch in cut(records, sizes):
-        routed, published = core.run(batch)
+        _, published = core.run(batch)
         got.extend(as_expected(published))
         numbers.extend(published.predictions.logits[:, 0].tolist())
         core.commit()

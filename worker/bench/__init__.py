@@ -1,0 +1,1 @@
+"""Measurements of this machine against references taken in the same run; `lstm-worker bench` runs them."""

@@ -1,0 +1,100 @@
+"""The reference: a bare loop that consumes, decodes, multiplies and produces one output a record.
+
+At least once: flush and offset commit each interval. It does what any Python worker must do with the same client
+library and nothing more, so the ratio to it tells what the worker itself costs.
+Run as `python -m worker.bench.passthrough --bootstrap … --input … --output … --group …`; ends on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import signal
+from itertools import chain
+
+import numpy as np
+import orjson
+from confluent_kafka import Consumer, Message, Producer
+
+from worker.adapters.clock import SystemClock
+from worker.adapters.kafka_consumer import DEFAULTS as CONSUMER_DEFAULTS
+from worker.adapters.kafka_producer import DEFAULTS as PRODUCER_DEFAULTS
+
+BATCH_RECORDS = 4096
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("bootstrap", "input", "output", "group"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--format", choices=["binary", "json"], default="binary")
+    parser.add_argument("--interval-ms", type=int, default=100)
+    return parser.parse_args()
+
+
+def outputs(values: list[bytes], record_format: str) -> list[bytes]:
+    """One output a record: a step and half of the first feature, in the worker's binary size or as small JSON."""
+    if record_format == "binary":
+        halves = np.frombuffer(b"".join(values), "<f4").reshape(len(values), -1)[:, 0] * np.float32(0.5)
+        rows = np.zeros(len(values), np.dtype([("step", "<i4"), ("p", "<f4"), ("flags", "u1"), ("offset", "<i8")]))
+        rows["p"] = halves
+        return rows.view("V17").tolist()  # type: ignore[no-any-return]
+    samples = [record["features"] for record in orjson.loads(b"[" + b",".join(values) + b"]")]
+    flat = np.fromiter(chain.from_iterable(samples), np.float32).reshape(len(values), -1)[:, 0] * np.float32(0.5)
+    numbers = orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+    return [b'{"step":1,"probability":' + number + b',"final":false}' for number in numbers]
+
+
+def main() -> None:
+    """Loop until SIGTERM."""
+    given = arguments()
+    clock = SystemClock()
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: stopping.append(1))
+    consumer = Consumer(
+        {
+            **CONSUMER_DEFAULTS,
+            "bootstrap.servers": given.bootstrap,
+            "group.id": given.group,
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+        }
+    )
+    producer = Producer(
+        {
+            **PRODUCER_DEFAULTS,
+            "bootstrap.servers": given.bootstrap,
+            "enable.idempotence": True,
+            "delivery.report.only.error": True,
+        }
+    )
+    consumer.subscribe([given.input])
+    gc.freeze()
+    deadline = 0.0
+    produce = producer.produce
+    while not stopping:
+        first = consumer.poll(0.05)
+        if first is not None:
+            messages = [first, *consumer.consume(BATCH_RECORDS - 1, 0)]
+            keys = list(map(Message.key, messages))
+            values = outputs(list(map(Message.value, messages)), given.format)  # type: ignore[arg-type]
+            for key, value in zip(keys, values, strict=True):
+                try:
+                    produce(given.output, value, key)
+                except BufferError:
+                    producer.poll(0.05)
+                    produce(given.output, value, key)
+            producer.poll(0)
+            deadline = deadline or clock.monotonic() + given.interval_ms / 1000
+        if deadline and clock.monotonic() >= deadline:
+            producer.flush()
+            positions = [each for each in consumer.position(consumer.assignment()) if each.offset >= 0]
+            consumer.commit(offsets=positions, asynchronous=False)
+            deadline = 0.0
+    producer.flush()
+    consumer.close()
+
+
+if __name__ == "__main__":
+    main()
