@@ -1,0 +1,255 @@
+"""Fits a calibration on complete sequences, without labels: the target is what the model itself says at step T.
+
+Per step the fit starts from a linear regression of the final log-odds on those so far, turned into a probability
+(`_regression`), and is corrected by a penalised logistic regression on the final probabilities (`_corrected`). The
+regression sees how far the log-odds are apart and needs few sequences; the correction makes the mean right and takes
+over as sequences become many. What the data do not show shrinks to the base rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from worker.core.types import Float32Array
+from worker.errors import ConfigError
+from worker.model.calibration import CALIBRATED_ACTIVATIONS, Calibration, Float64Array, Program, forecast, log_odds
+
+SEQUENCES_MIN = 20
+"""Below it not even the base rate is known to within a tenth."""
+
+EVIDENCE_MIN = 3.0
+"""A slope whose F statistic is below it is taken as 0; on sequences of pure noise one in ten exceeds it."""
+
+SLOPE_PENALTY = 10.0
+"""Pull of a slope to the regression's. A sequence weighs at most 1/4, so 40 sequences begin to move it."""
+
+ROUGHNESS_PENALTY = 1e-3
+"""Pull of a step's correction to its neighbours', per squared change over the whole sequence."""
+
+FINAL_LOG_ODDS_MAX = 20.0
+"""Beyond it a float32 probability is 0 or 1; one extreme sequence must not decide the regression."""
+
+WEIGHT_MIN = 1e-4
+"""Floor of a sequence's weight in the Newton step: keeps the step bounded where all are certain; not in the result."""
+
+FOLDS = 5
+
+STEP_ROWS_MAX = 1024
+"""Sequences stepped at once; bounds memory."""
+
+
+def partial_logits(
+    program: Program, features: Float32Array, on_progress: Callable[[int], None] | None = None
+) -> Float32Array:
+    """Logits after every step of complete sequences: features (N, T, F) → (N, T, K) float32.
+
+    `on_progress` is called with the number of samples stepped since its last call.
+    """
+    sequences, timesteps, _ = features.shape
+    logits = np.empty((sequences, timesteps, program.outputs), np.float32)
+    for start in range(0, sequences, STEP_ROWS_MAX):
+        rows = slice(start, min(start + STEP_ROWS_MAX, sequences))
+        count = rows.stop - rows.start
+        state = np.zeros((count, program.state_size), np.float32)
+        for t in range(timesteps):
+            steps = np.full(count, t + 1, np.int32)
+            logits[rows, t], state = program.step(features[rows, t], state, steps)
+            if on_progress is not None:
+                on_progress(count)
+    return logits
+
+
+def check_calibratable(program: Program, model_path: str) -> int:
+    """T of a model that can be calibrated. Raises ConfigError with the reason for any other."""
+    if program.exactness != "end":
+        raise ConfigError(
+            f"{model_path} gives its own number at every step: there is nothing to calibrate", "serve it as it is"
+        )
+    if program.timesteps is None or program.timesteps < 2:
+        raise ConfigError(f"{model_path} has no step before its last one", "serve it as it is")
+    degenerate = program.activation == "softmax" and program.outputs == 1
+    if program.activation not in CALIBRATED_ACTIVATIONS or degenerate:
+        raise ConfigError(
+            f"{model_path} ends in {program.activation} with {program.outputs} output(s), which has no log-odds",
+            "calibration is for sigmoid heads and softmax heads of two or more classes; "
+            "without one the worker publishes null before the last step",
+        )
+    return program.timesteps
+
+
+def fit_calibration(program: Program, logits: Float32Array, method: str) -> Calibration:
+    """Fit on logits (N, T, K) of N complete sequences; step T's are the target. Deterministic.
+
+    Raises ConfigError with fewer than SEQUENCES_MIN sequences or with logits that are not finite.
+    """
+    sequences = len(logits)
+    if sequences < SEQUENCES_MIN:
+        raise ConfigError(
+            f"{sequences} complete sequences are too few to calibrate on", f"give at least {SEQUENCES_MIN}"
+        )
+    if not np.isfinite(logits).all():
+        raise ConfigError("the model's logits on these sequences are not finite", "check the data for extreme values")
+    table = _fit(logits, program.activation)
+    return Calibration(
+        fingerprint=program.fingerprint,
+        timesteps=logits.shape[1],
+        outputs=logits.shape[2],
+        activation=program.activation,
+        method=method,
+        sequences=sequences,
+        intercepts=table[:, 0],
+        slopes=table[:, 1],
+        lowest=table[:, 2],
+        highest=table[:, 3],
+    )
+
+
+def cross_fitted_forecasts(logits: Float32Array, activation: str, groups: Sequence[str]) -> Float32Array:
+    """Forecasts (N, T - 1, K) of each sequence by a calibration that was fitted without it, to evaluate the method.
+
+    logits (N, T, K). groups (N,): sequences of one group (one recording) are left out together.
+    """
+    folds = folds_of_groups(logits[:, -1], groups)
+    sequences, timesteps, outputs = logits.shape
+    forecasts = np.empty((sequences, timesteps - 1, outputs), np.float32)
+    steps = np.arange(1, timesteps, dtype=np.int32)
+    for fold in range(int(folds.max()) + 1):
+        table = _fit(logits[folds != fold], activation).astype(np.float32)
+        for i in np.flatnonzero(folds == fold):
+            forecasts[i] = forecast(table, activation, logits[i, :-1], steps)
+    return forecasts
+
+
+def folds_of_groups(final_logits: Float32Array, groups: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Fold of each sequence, groups kept together, dealt out in order of the final logits so that folds are alike.
+
+    A single group cannot be left out: then every sequence is its own group.
+    """
+    names, members = np.unique(np.asarray(groups), return_inverse=True)
+    if len(names) < 2:
+        members = np.arange(len(groups))
+    count = int(members.max()) + 1
+    means = np.bincount(members, weights=final_logits.astype(np.float64).sum(axis=1)) / np.bincount(members)
+    fold_of_group = np.empty(count, np.int64)
+    fold_of_group[np.argsort(means, kind="stable")] = np.arange(count) % min(FOLDS, count)
+    return fold_of_group[members]
+
+
+def _fit(logits: Float32Array, activation: str) -> Float64Array:
+    """(T - 1, 4, K) intercept, slope, lowest, highest from logits (N, T, K), to the 9 digits that float32 keeps."""
+    sequences, timesteps, outputs = logits.shape
+    flat = logits.reshape(sequences * timesteps, outputs).astype(np.float64)
+    odds = log_odds(flat, activation).reshape(logits.shape)
+    table = np.stack([_fit_output(odds[:, :, k]) for k in range(outputs)], axis=2)
+    rounded: Float64Array = np.vectorize(lambda number: float(f"{number:.9g}"), otypes=[np.float64])(table)
+    return rounded
+
+
+def _fit_output(odds: Float64Array) -> Float64Array:
+    """(T - 1, 4) from one output's log-odds (N, T)."""
+    before, final = odds[:, :-1], np.clip(odds[:, -1], -FINAL_LOG_ODDS_MAX, FINAL_LOG_ODDS_MAX)
+    mean = before.mean(axis=0)
+    deviation = before.std(axis=0, ddof=1)
+    # Sums that differ by rounding alone carry nothing; 1 keeps the division harmless.
+    scale = np.where(deviation > 1e-6 * (1 + np.abs(mean)), deviation, 1.0)
+    standard = np.where(scale == deviation, (before - mean) / scale, 0.0)
+    slopes = _regression(standard, final)
+    intercepts, slopes = _corrected(standard, final, slopes)
+    table = np.stack([intercepts - slopes * mean / scale, slopes / scale, before.min(axis=0), before.max(axis=0)])
+    return np.ascontiguousarray(table.T)
+
+
+def _regression(standard: Float64Array, final: Float64Array) -> Float64Array:
+    """Slopes (T - 1,) of the logit of E[p_T | x] by linear regression of the final log-odds on x = standard (N, T - 1).
+
+    Given x, the final log-odds are about normal with mean g x + const and variance v; the mean of the sigmoid of such
+    a variable is close to sigmoid(mean / sqrt(1 + pi v / 8)). The correlation is shrunk by 1 - EVIDENCE_MIN / F.
+    """
+    count = len(final)
+    spread = final.std(ddof=1)
+    if spread == 0:
+        return np.zeros(standard.shape[1])
+    correlation = (standard * (final - final.mean())[:, None]).sum(axis=0) / ((count - 1) * spread)
+    squared = np.minimum(correlation**2, 1.0)
+    # F = r² (N - 2) / (1 - r²), written so that neither r = 0 nor r = 1 divides by zero.
+    evidence = squared * (count - 2)
+    against = EVIDENCE_MIN * (1 - squared)
+    shrunk = correlation * np.where(evidence > against, 1 - against / np.maximum(evidence, 1e-300), 0.0)
+    variance = spread**2 * (1 - shrunk**2) * (count - 1) / (count - 2) * (1 + 1 / count)
+    slopes: Float64Array = shrunk * spread / np.sqrt(1 + np.pi * variance / 8)
+    return slopes
+
+
+def _corrected(standard: Float64Array, final: Float64Array, prior: Float64Array) -> tuple[Float64Array, Float64Array]:
+    """Intercepts and slopes (T - 1,) by logistic regression on the final probabilities, all steps at once.
+
+    Newton's method on the cross-entropy to p_T plus penalties on (slope - prior) and on the change of the correction
+    from step to step; the problem is convex. The targets are mixed with the base rate as if one more sequence were
+    known of which nothing else is: N sequences cannot show that an event is rarer than about 1 in N.
+    """
+    count, steps = standard.shape
+    targets = 1 / (1 + np.exp(-final))
+    base = (count * targets.mean() + 0.5) / (count + 1)
+    targets = (targets + (base - targets) / (count + 2))[:, None]
+    coupling = ROUGHNESS_PENALTY * steps**2
+    centre = np.stack([np.full(steps, np.log(base / (1 - base))), prior], axis=1)
+    parameters = centre.copy()
+
+    def objective(parameters: Float64Array) -> float:
+        odds = parameters[:, 0] + parameters[:, 1] * standard
+        correction = parameters - centre
+        penalty = SLOPE_PENALTY * (correction[:, 1] ** 2).sum() + coupling * (np.diff(correction, axis=0) ** 2).sum()
+        return float((np.logaddexp(0, odds) - targets * odds).sum() + penalty / 2)
+
+    value = objective(parameters)
+    while True:
+        gradient, curvature = _derivatives(parameters, centre, standard, targets, coupling)
+        change = _solve_block_tridiagonal(curvature, coupling, gradient)
+        length = 1.0
+        while length > 1e-6 and objective(parameters - length * change) > value:
+            length /= 2
+        improved = objective(parameters - length * change)
+        if value - improved <= 1e-10 * (1 + abs(value)):
+            return parameters[:, 0], parameters[:, 1]
+        parameters, value = parameters - length * change, improved
+
+
+def _derivatives(
+    parameters: Float64Array, centre: Float64Array, standard: Float64Array, targets: Float64Array, coupling: float
+) -> tuple[Float64Array, Float64Array]:
+    """Gradient (steps, 2) and diagonal blocks (steps, 2, 2) of the Hessian; its other blocks are -coupling * I."""
+    correction = parameters - centre
+    probabilities = 1 / (1 + np.exp(-np.clip(parameters[:, 0] + parameters[:, 1] * standard, -700, 700)))
+    residuals = probabilities - targets
+    weights = np.maximum(probabilities * (1 - probabilities), WEIGHT_MIN)
+    differences = np.diff(correction, axis=0)
+    gradient = np.stack([residuals.sum(axis=0), (residuals * standard).sum(axis=0)], axis=1)
+    gradient[:, 1] += SLOPE_PENALTY * correction[:, 1]
+    gradient[:-1] -= coupling * differences
+    gradient[1:] += coupling * differences
+    curvature = np.empty((len(parameters), 2, 2))
+    curvature[:, 0, 0] = weights.sum(axis=0)
+    curvature[:, 0, 1] = curvature[:, 1, 0] = (weights * standard).sum(axis=0)
+    curvature[:, 1, 1] = (weights * standard**2).sum(axis=0) + SLOPE_PENALTY
+    neighbours = np.full(len(parameters), 2.0)
+    neighbours[0] -= 1
+    neighbours[-1] -= 1
+    curvature[:, (0, 1), (0, 1)] += coupling * neighbours[:, None]
+    return gradient, curvature
+
+
+def _solve_block_tridiagonal(diagonal: Float64Array, coupling: float, right: Float64Array) -> Float64Array:
+    """x (n, 2) of A x = right, A with diagonal blocks (n, 2, 2) and -coupling * I beside them; linear in n."""
+    inverses = np.empty_like(diagonal)
+    reduced = np.empty_like(right)
+    inverses[0], reduced[0] = np.linalg.inv(diagonal[0]), right[0]
+    for i in range(1, len(right)):
+        inverses[i] = np.linalg.inv(diagonal[i] - coupling**2 * inverses[i - 1])
+        reduced[i] = right[i] + coupling * inverses[i - 1] @ reduced[i - 1]
+    solution = np.empty_like(right)
+    solution[-1] = inverses[-1] @ reduced[-1]
+    for i in range(len(right) - 2, -1, -1):
+        solution[i] = inverses[i] @ (reduced[i] + coupling * solution[i + 1])
+    return solution

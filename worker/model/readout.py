@@ -1,0 +1,75 @@
+"""From logits to the published probability: the model's own number where it has one, else the calibrated forecast."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from worker.core.types import BoolArray, Float32Array, Int32Array
+from worker.errors import ConfigError, ModelNotStreamable
+from worker.model.calibration import Calibration, Program, forecast
+
+
+class Readout:
+    """Never publishes a number under a name it does not deserve.
+
+    A `prefix` model's output is defined, hence exact, at every step. An `end` model's is at step T; before it the
+    probability is the calibrated E[p_T | logits], not exact, or NaN without a calibration.
+
+    Raises ModelNotStreamable for a head that gives no probabilities, ConfigError for a calibration that does not
+    belong to the program.
+    """
+
+    def __init__(self, program: Program, calibration: Calibration | None = None) -> None:
+        if not program.is_probability:
+            raise ModelNotStreamable(
+                f"the model's head ({program.activation}) gives no probability",
+                "serve a model that ends in a sigmoid or softmax",
+            )
+        if calibration is not None:
+            if program.exactness == "prefix":
+                raise ConfigError("a calibration for a model that gives its own number at every step", "remove it")
+            if calibration.fingerprint != program.fingerprint:
+                raise ConfigError(
+                    f"calibration of model {calibration.fingerprint} for model {program.fingerprint}",
+                    "make one with `lstm-worker calibrate`",
+                )
+        self._program = program
+        self._calibration = calibration
+        self._table = None if calibration is None or calibration.timesteps == 1 else calibration.table()
+        self.calibration_id: str | None = None if calibration is None else calibration.id
+
+    def publish(self, logits: Float32Array, steps: Int32Array) -> tuple[Float32Array, BoolArray]:
+        """logits (N, K) float32, steps (N,) in 1..T → probabilities (N, K) float32, exact (N,).
+
+        NaN where there is no probability yet; NaN logits give NaN.
+        """
+        program = self._program
+        if program.exactness == "prefix":
+            return program.outputs_of(logits), np.ones(len(logits), bool)
+        exact: BoolArray = steps == program.timesteps
+        if exact.all():
+            return program.outputs_of(logits), exact
+        if self._table is None:
+            probabilities = np.full(logits.shape, np.nan, np.float32)
+        else:
+            # Rows at step T borrow the row of T - 1: cheaper than to cut them out, and they are overwritten below.
+            before_end = np.minimum(steps, len(self._table))
+            probabilities = forecast(self._table, program.activation, logits, before_end)
+        if exact.any():
+            probabilities[exact] = program.outputs_of(logits[exact])
+        return probabilities, exact
+
+    def describe(self) -> str:
+        """One line on what is published when, for the worker's log at start."""
+        program = self._program
+        if program.exactness == "prefix":
+            return "probability is the model's own number at every step"
+        if self._calibration is None:
+            return (
+                f"probability is null before step {program.timesteps}: the model has no calibration, "
+                "make one with `lstm-worker calibrate MODEL DATA.csv`"
+            )
+        return (
+            f"probability before step {program.timesteps} is the calibrated forecast of the last one "
+            f"(calibration {self.calibration_id}, {self._calibration.sequences} sequences); then the model's own"
+        )
