@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from dict_store import DictStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.contract.dict_store import DictStore
 from worker.adapters.rocksdb_store import RocksDBStore, StoreIdentity
 from worker.ports import Store, StorePosition
 

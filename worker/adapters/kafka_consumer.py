@@ -165,13 +165,19 @@ class KafkaConsumer:
         return parse_group_metadata(self._consumer.consumer_group_metadata())
 
     def consumer_lag(self) -> dict[int, int]:
-        """Records between the last committed or fetched offset and the log's end, per assigned partition.
+        """Records between what was handed out and the log's (stable) end, per partition that is being fetched.
 
-        From librdkafka's own statistics, at most `statistics.interval.ms` old; partitions not known yet are left out.
+        From librdkafka's own statistics, at most `statistics.interval.ms` old and without asking the broker;
+        partitions whose end is not known yet are left out.
         """
         topic = json.loads(self._statistics).get("topics", {}).get(self.topic, {})
-        lags = {int(number): entry["consumer_lag"] for number, entry in topic.get("partitions", {}).items()}
-        return {partition: lag for partition, lag in lags.items() if partition in self._owned and lag >= 0}
+        lags = {}
+        for number, entry in topic.get("partitions", {}).items():
+            # Not its `consumer_lag`: that one counts from commits, and transactional commits pass it by.
+            start = self._started.get(int(number))
+            if start is not None and entry["ls_offset"] >= 0:
+                lags[int(number)] = max(0, entry["ls_offset"] - max(entry["app_offset"], start))
+        return lags
 
     def close(self) -> None:
         """Leave the group (static members stay) and run the revoke callback; idempotent."""

@@ -1,0 +1,183 @@
+"""The consumer against librdkafka's in-process broker."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from confluent_kafka import KafkaError
+
+from tests.group_member import PROTOCOLS, Join, deadline, fill, places, poll_until_error, read, wait_until_assigned
+from worker.adapters.kafka_consumer import parse_group_metadata
+from worker.adapters.kafka_errors import KafkaFailed, PositionOutOfRange
+from worker.adapters.kafka_producer import KafkaProducer
+from worker.errors import Retriable
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_partitions_are_fetched_from_where_start_at_says_and_can_be_rewound(
+    protocol: str, join: Join, producer: KafkaProducer, topic: str
+) -> None:
+    for partition in (0, 1, 2):
+        fill(producer, topic, partition, 5)
+    consumer, listener = join(**PROTOCOLS[protocol])
+    wait_until_assigned(consumer, listener, {0, 1, 2, 3})
+    assert consumer.poll_batch(10, 0.1) is None
+
+    consumer.start_at({1: 3})
+    assert places(read(consumer, 2)) == [(1, 3), (1, 4)]
+    consumer.start_at({2: 4, 3: 0})
+    assert places(read(consumer, 1)) == [(2, 4)]
+    fill(producer, topic, 1, 1)
+    assert places(read(consumer, 1)) == [(1, 5)]
+
+    fill(producer, topic, 0, 500)
+    consumer.start_at({0: 0})
+    with deadline() as check:
+        while consumer.poll_batch(10, 0.05) is None:
+            check()
+    consumer.start_at({0: 502, 1: 5})
+    assert sorted(places(read(consumer, 4))) == [(0, 502), (0, 503), (0, 504), (1, 5)]
+
+
+def test_starting_a_partition_that_is_not_assigned_is_refused(join: Join) -> None:
+    consumer, listener = join()
+    wait_until_assigned(consumer, listener, {0, 1, 2, 3})
+    with pytest.raises(ValueError, match=r"\[7\] .* not assigned"):
+        consumer.start_at({0: 0, 7: 0})
+
+
+def test_columns_hold_what_was_produced(join: Join, producer: KafkaProducer, topic: str) -> None:
+    headers = [None, [("step", b"3"), ("none", None), ("empty", b"")], []]
+    producer.produce_many(topic, [2] * 3, [b"a", None, b""], [b"x", None, b""], [1, 2, 1795453368722], headers)
+    producer.flush()
+    consumer, listener = join()
+    wait_until_assigned(consumer, listener, {0, 1, 2, 3})
+    consumer.start_at({2: 0})
+    (batch,) = read(consumer, 3)
+    assert batch.partitions.tolist() == [2, 2, 2]
+    assert batch.offsets.tolist() == [0, 1, 2]
+    assert batch.event_times.tolist() == [1, 2, 1795453368722]
+    assert batch.keys == [b"a", None, b""]
+    assert batch.values == [b"x", None, b""]
+    assert batch.headers == [None, [("step", b"3"), ("none", None), ("empty", b"")], None]
+    assert (batch.partitions.dtype, batch.offsets.dtype, batch.event_times.dtype) == (np.int32, np.int64, np.int64)
+
+
+def test_headers_are_none_when_no_record_has_any(join: Join, producer: KafkaProducer, topic: str) -> None:
+    fill(producer, topic, 0, 3)
+    consumer, listener = join()
+    wait_until_assigned(consumer, listener, {0, 1, 2, 3})
+    consumer.start_at({0: 0})
+    assert all(batch.headers is None for batch in read(consumer, 3))
+
+
+def test_a_batch_never_exceeds_its_maximum_and_keeps_the_order(join: Join, producer: KafkaProducer, topic: str) -> None:
+    fill(producer, topic, 0, 100)
+    consumer, listener = join()
+    wait_until_assigned(consumer, listener, {0, 1, 2, 3})
+    consumer.start_at({0: 0})
+    seen: list[int] = []
+    with deadline() as check:
+        while len(seen) < 100:
+            batch = consumer.poll_batch(7, 0.05)
+            if batch is not None:
+                assert len(batch) <= 7
+                seen += batch.offsets.tolist()
+            check()
+    assert seen == list(range(100))
+
+
+def test_an_offset_beyond_the_log_is_reported_after_the_records_and_start_at_revives_the_partition(
+    join: Join, producer: KafkaProducer, topic: str
+) -> None:
+    fill(producer, topic, 0, 3)
+    fill(producer, topic, 1, 3)
+    consumer, listener = join()
+    wait_until_assigned(consumer, listener, {0, 1, 2, 3})
+    consumer.start_at({0: 99, 1: 0})
+    seen: list[tuple[int, int]] = []
+    with pytest.raises(PositionOutOfRange) as raised:
+        poll_until_error(consumer, seen)
+    assert (raised.value.partition, raised.value.offset) == (0, 99)
+    consumer.start_at({0: 1})
+    while len(seen) < 5:
+        seen += places(read(consumer, 1))
+    assert sorted(seen) == [(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+
+
+def test_committed_offsets_come_back_and_are_none_before(join: Join) -> None:
+    consumer, listener = join()
+    wait_until_assigned(consumer, listener, {0, 1, 2, 3})
+    assert consumer.committed([0, 1]) == {0: None, 1: None}
+    consumer.commit({})
+    consumer.commit({0: 7})
+    assert consumer.committed([0, 1]) == {0: 7, 1: None}
+    assert consumer.committed_with_metadata([0]) == {0: (7, "")}
+
+
+def test_an_error_of_the_listener_surfaces_from_poll_batch(join: Join) -> None:
+    consumer, listener = join()
+    listener.error = LookupError("no store")
+    with pytest.raises(LookupError, match="no store"):
+        poll_until_error(consumer, [])
+
+
+def test_closing_revokes_and_can_be_repeated(join: Join) -> None:
+    consumer, listener = join()
+    wait_until_assigned(consumer, listener, {0, 1, 2, 3})
+    consumer.close()
+    consumer.close()
+    assert listener.events == [("assigned", (0, 1, 2, 3)), ("revoked", (0, 1, 2, 3))]
+
+
+def test_lag_comes_from_statistics(join: Join, producer: KafkaProducer, topic: str) -> None:
+    fill(producer, topic, 0, 5)
+    consumer, listener = join(**{"group.protocol": "consumer", "statistics.interval.ms": 50})
+    wait_until_assigned(consumer, listener, {0, 1, 2, 3})
+    assert consumer.consumer_lag() == {}
+    consumer.start_at({0: 2, 1: 0})
+    assert places(read(consumer, 3)) == [(0, 2), (0, 3), (0, 4)]
+    with deadline() as check:
+        while consumer.consumer_lag() != {0: 0, 1: 0}:
+            consumer.poll_batch(1, 0.05)
+            check()
+
+
+def test_only_the_metadata_of_a_joined_member_can_fence(join: Join, topic: str) -> None:
+    consumer, listener = join()
+    assert not consumer.group_metadata().can_fence
+    wait_until_assigned(consumer, listener, {0, 1, 2, 3})
+    joined = consumer.group_metadata()
+    assert joined.can_fence
+    assert joined.group == topic
+    assert joined.generation >= 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "generation", "member_id", "can_fence"),
+    [
+        (b"CGMDv2:\xff\xff\xff\xffgroup\x00\x00\x01", -1, "", False),
+        (b"CGMDv2:\xff\xff\xff\xffgroup\x00own-uuid\x00\x01", -1, "own-uuid", False),
+        (b"CGMDv2:\x01\x00\x00\x00group\x00\x00\x01", 1, "", False),
+        (b"CGMDv2:\x02\x00\x00\x00group\x00member\x00\x00pod-0\x00", 2, "member", True),
+    ],
+)
+def test_generation_and_member_must_both_be_there_to_fence(
+    raw: bytes, generation: int, member_id: str, can_fence: bool
+) -> None:
+    parsed = parse_group_metadata(raw)
+    assert (parsed.group, parsed.generation, parsed.member_id) == ("group", generation, member_id)
+    assert parsed.can_fence is can_fence
+    assert parsed.raw == raw
+
+
+@pytest.mark.parametrize("raw", [b"", b"CGMDv9:\x01\x00\x00\x00g\x00m\x00\x01", b"CGMDv2:\x01\x00"])
+def test_group_metadata_of_an_unknown_layout_is_refused(raw: bytes) -> None:
+    with pytest.raises(KafkaFailed, match="unknown layout"):
+        parse_group_metadata(raw)
+
+
+def test_a_commit_that_the_group_refuses_for_now_is_retriable(join: Join) -> None:
+    consumer, _ = join()
+    with pytest.raises(Retriable, match=KafkaError(KafkaError.STALE_MEMBER_EPOCH).name()):
+        consumer.commit({0: 1})

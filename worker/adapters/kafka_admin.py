@@ -1,0 +1,190 @@
+"""Questions to and changes of the cluster outside of the data path, through confluent-kafka's AdminClient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+
+from worker.adapters.kafka_errors import KafkaFailed, translate
+from worker.errors import BrokerUnreachable, ConfigError, Retriable
+
+CleanupPolicy = Literal["delete", "compact"]
+
+_BROKER_DEFAULT = -1
+_FUTURE_MARGIN_S = 5.0
+_EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+
+@dataclass(slots=True, frozen=True)
+class TopicPlan:
+    """What a topic must be. `properties` are used only when it is created."""
+
+    name: str
+    partitions: int
+    cleanup_policy: CleanupPolicy = "delete"
+    replication_factor: int = _BROKER_DEFAULT
+    """-1: the broker's default."""
+    properties: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, frozen=True)
+class TopicReport:
+    """What was found or done."""
+
+    name: str
+    partitions: int
+    created: bool
+
+
+class KafkaAdmin:
+    """Admin calls with one deadline, `timeout` seconds each. `config` holds librdkafka properties."""
+
+    def __init__(self, config: Mapping[str, object], *, timeout: float = 10.0) -> None:
+        self._servers = str(config.get("bootstrap.servers", ""))
+        self._timeout = timeout
+        self._last_error = ""
+        self._admin = AdminClient({**config, "error_cb": self._note_error})  # type: ignore[dict-item]
+
+    def check_reachable(self, timeout: float) -> None:
+        """Wait up to `timeout` seconds for an answer. Raises BrokerUnreachable with the last reason heard."""
+        self._metadata(timeout)
+
+    def cluster_id(self) -> str:
+        """The cluster's id, "" where the broker has none."""
+        return self._metadata(self._timeout).cluster_id or ""
+
+    def partition_count(self, topic: str) -> int | None:
+        """How many partitions the topic has; None when it does not exist."""
+        # Asks for all topics: asking for one by name would create it where the broker allows that.
+        found = self._metadata(self._timeout).topics.get(topic)
+        return len(found.partitions) if found is not None and found.error is None else None
+
+    def topic_id(self, topic: str) -> str:
+        """The topic's id, which changes when it is created anew; "" where the broker does not tell it."""
+        try:
+            answers = self._admin.describe_topics(TopicCollection([topic]), request_timeout=self._timeout)
+            description = self._result(answers[topic], f"describing topic {topic}")
+        except Retriable:
+            # The embedded broker has no controller and never answers.
+            return ""
+        return str(description.topic_id or "")
+
+    def touch_topics(self, topics: Sequence[str]) -> None:
+        """Make topics appear by asking for them: for the embedded broker, which cannot create them otherwise."""
+        for topic in topics:
+            try:
+                self._admin.list_topics(topic, timeout=self._timeout)
+            except KafkaException as error:
+                raise translate(error.args[0], f"asking for topic {topic}") from error
+
+    def ensure_topics(self, plans: Sequence[TopicPlan]) -> list[TopicReport]:
+        """Create what is missing and check what exists. Raises ConfigError for a topic that cannot be used as it is.
+
+        All existing topics are checked before anything is created.
+        """
+        counts = {plan.name: self.partition_count(plan.name) for plan in plans}
+        existing = [plan for plan in plans if counts[plan.name] is not None]
+        self._check_partitions(existing, counts)
+        self._check_cleanup_policies(existing)
+        missing = [plan for plan in plans if counts[plan.name] is None]
+        self._create(missing)
+        return [TopicReport(plan.name, plan.partitions, counts[plan.name] is None) for plan in plans]
+
+    def start_offsets(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """Low watermarks: the first offsets that are still in the log."""
+        return self._offsets(topic, partitions, _EARLIEST, IsolationLevel.READ_UNCOMMITTED)
+
+    def end_offsets(self, topic: str, partitions: Sequence[int], *, read_committed: bool) -> dict[int, int]:
+        """Exclusive ends: with `read_committed` the last stable offsets, without the high watermarks."""
+        isolation = IsolationLevel.READ_COMMITTED if read_committed else IsolationLevel.READ_UNCOMMITTED
+        return self._offsets(topic, partitions, _LATEST, isolation)
+
+    def _metadata(self, timeout: float) -> Any:
+        try:
+            return self._admin.list_topics(timeout=timeout)
+        except KafkaException as error:
+            self._admin.poll(0)
+            translated = translate(error.args[0], "asking the cluster")
+            if not isinstance(translated, Retriable):
+                raise translated from error
+            reason = f" ({self._last_error})" if self._last_error else ""
+            raise BrokerUnreachable(
+                f"no broker answered at {self._servers} within {timeout:g} s{reason}", "check kafka.bootstrap_servers"
+            ) from error
+
+    def _check_partitions(self, plans: Sequence[TopicPlan], counts: Mapping[str, int | None]) -> None:
+        for plan in plans:
+            if counts[plan.name] != plan.partitions:
+                raise ConfigError(
+                    f"topic {plan.name} has {counts[plan.name]} partitions, expected {plan.partitions}",
+                    "outputs, dead letters and changelog need the input's count: use another topic name",
+                )
+
+    def _check_cleanup_policies(self, plans: Sequence[TopicPlan]) -> None:
+        if not plans:
+            return
+        resources = [ConfigResource(ConfigResource.Type.TOPIC, plan.name) for plan in plans]
+        answers = self._admin.describe_configs(resources, request_timeout=self._timeout)
+        for plan, resource in zip(plans, resources, strict=True):
+            entries = self._result(answers[resource], f"reading the configuration of topic {plan.name}")
+            actual = entries["cleanup.policy"].value
+            if plan.cleanup_policy == "compact" and actual != "compact":
+                raise ConfigError(
+                    f"topic {plan.name} has cleanup.policy={actual}, which deletes states",
+                    "set cleanup.policy=compact on it",
+                )
+            if plan.cleanup_policy == "delete" and "compact" in actual:
+                raise ConfigError(
+                    f"topic {plan.name} has cleanup.policy={actual}, which drops records",
+                    "set cleanup.policy=delete on it",
+                )
+
+    def _create(self, plans: Sequence[TopicPlan]) -> None:
+        if not plans:
+            return
+        new_topics = [
+            NewTopic(
+                plan.name,
+                num_partitions=plan.partitions,
+                replication_factor=plan.replication_factor,
+                config={**plan.properties, "cleanup.policy": plan.cleanup_policy},
+            )
+            for plan in plans
+        ]
+        answers = self._admin.create_topics(new_topics, request_timeout=self._timeout)
+        for plan in plans:
+            try:
+                self._result(answers[plan.name], f"creating topic {plan.name}")
+            except KafkaFailed as error:
+                # The broker refuses what was asked for: a replication factor, a name, a policy.
+                raise ConfigError(str(error), "create the topic by hand or change its settings") from error
+
+    def _offsets(
+        self, topic: str, partitions: Sequence[int], spec: OffsetSpec, isolation: IsolationLevel
+    ) -> dict[int, int]:
+        if not partitions:
+            return {}
+        asked = {TopicPartition(topic, partition): spec for partition in partitions}
+        answers = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=self._timeout)
+        return {
+            asked_for.partition: self._result(answer, f"reading offsets of {topic}[{asked_for.partition}]").offset
+            for asked_for, answer in answers.items()
+        }
+
+    def _result(self, future: Future[Any], doing: str) -> Any:
+        try:
+            return future.result(self._timeout + _FUTURE_MARGIN_S)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError._NOENT:
+                raise ConfigError(f"{doing}: topic or partition missing", "run `lstm-worker topics`") from error
+            raise translate(error.args[0], doing) from error
+
+    def _note_error(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self._last_error = error.str()
