@@ -1,0 +1,49 @@
+"""`lstm-worker run`: one member of the consumer group, until SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+from typing import Annotated
+
+import typer
+
+from worker.cli.options import BootstrapOption, ConfigOption, GroupOption, SetOption, settings_from
+from worker.config import Settings, effective_toml
+from worker.logs import configure_logging
+
+OnModelChange = Annotated[str | None, typer.Option("--on-model-change", help="refuse | reset | finish")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("run")(run)
+
+
+def run(
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    bootstrap_servers: BootstrapOption = None,
+    group_id: GroupOption = None,
+    on_model_change: OnModelChange = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the effective settings and exit.")] = False,
+) -> None:
+    """Consume samples, step each stream's state, publish a probability for every sample."""
+    flags = list(overrides or [])
+    if on_model_change is not None:
+        flags.append(f"model.on_change={on_model_change}")
+    settings = settings_from(config, flags, bootstrap_servers, group_id)
+    if print_config:
+        typer.echo(effective_toml(settings), nl=False)
+        return
+    configure_logging(settings.log.format, settings.log.level)
+    serve(settings)
+
+
+def serve(settings: Settings) -> None:
+    """Run a worker until SIGTERM or Ctrl-C: finish the batch, commit, close."""
+    from worker.assembly import assembled
+
+    with assembled(settings) as worker:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.stop())
+        worker.run()
