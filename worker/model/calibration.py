@@ -110,9 +110,9 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Write the side-car. Raises ConfigError where the file cannot be written."""
-        content = json.dumps(_content(self), indent=1)
+        lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in _content(self).items()]
         try:
-            path.write_text(content + "\n", encoding="utf-8")
+            path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"calibration {path} cannot be written: {error.strerror}", "name another file") from error
 
