@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
@@ -15,7 +16,10 @@ from typing import Any, TextIO
 import orjson
 
 LIBRDKAFKA = "librdkafka"
-"""Logger for the client library's own lines: `Consumer(properties, logger=logging.getLogger(LIBRDKAFKA))`."""
+"""Name of the logger that takes the client library's own lines."""
+
+REPEAT_SECONDS = 10.0
+"""librdkafka tries to connect 20 times a second while a broker is away, and says so each time."""
 
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 
@@ -39,6 +43,27 @@ def configure_logging(
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.captureWarnings(True)
+    logging.getLogger(LIBRDKAFKA).filters[:] = [RepeatFilter()]
+
+
+class RepeatFilter(logging.Filter):
+    """Lets an event of one kind of one librdkafka client through once in REPEAT_SECONDS; the rest is counted in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[tuple[object, ...], float] = {}
+        self._repeated: Counter[tuple[object, ...]] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        # librdkafka's lines come as (kind, client, text); the text differs in times.
+        kind = record.args[:2] if isinstance(record.args, tuple) else (record.msg,)
+        if record.created - self._last.get(kind, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            self._repeated[kind] += 1
+            return False
+        self._last[kind] = record.created
+        if repeated := self._repeated.pop(kind, 0):
+            record.repeated = repeated
+        return True
 
 
 class JsonFormatter(logging.Formatter):

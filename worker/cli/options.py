@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
+from worker.adapters.kafka_properties import check_consumer_properties, check_producer_properties
 from worker.config import Settings, load_settings
+from worker.logs import configure_logging
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", envvar="LSTM_WORKER_CONFIG", help="Configuration file, TOML.")
@@ -28,10 +30,17 @@ def settings_from(
     bootstrap_servers: str | None = None,
     group_id: str | None = None,
 ) -> Settings:
-    """Settings of the file, the environment and these flags. Raises ConfigError."""
+    """Settings of the file, the environment and these flags, accepted by librdkafka; logs are configured by them.
+
+    Raises ConfigError.
+    """
     flags = list(overrides or [])
     if bootstrap_servers is not None:
         flags.append(f"kafka.bootstrap_servers={bootstrap_servers}")
     if group_id is not None:
         flags.append(f"kafka.group_id={group_id}")
-    return load_settings(config, flags)
+    settings = load_settings(config, flags)
+    configure_logging(settings.log.format, settings.log.level)
+    check_consumer_properties(settings.consumer_properties())
+    check_producer_properties(settings.producer_properties())
+    return settings

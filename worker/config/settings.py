@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from worker.config import kafka_properties
+from worker.logs import LIBRDKAFKA
 
 ENVIRONMENT_PREFIX = "LSTM_WORKER__"
 ENVIRONMENT_DELIMITER = "__"
@@ -273,18 +275,15 @@ class Settings(BaseSettings):
         return f"{self.kafka.group_id}-{self.kafka.group_instance_id or member_id}"
 
     def admin_properties(self) -> dict[str, object]:
-        """librdkafka properties that every client gets."""
-        return {
-            "client.id": self.kafka.group_instance_id or "lstm-worker",
-            **self.kafka.properties,
-            "bootstrap.servers": self.kafka.bootstrap_servers,
-        }
+        """librdkafka properties of clients that ask and look; their log is off, what fails is an error."""
+        return {"log_level": 0, **self._client_properties()}
 
     def consumer_properties(self) -> dict[str, object]:
-        """librdkafka properties of the group's member."""
+        """librdkafka properties of the group's member; its log goes to the logger LIBRDKAFKA."""
         properties = {
-            **self.admin_properties(),
+            **self._client_properties(),
             **self.kafka.consumer,
+            "logger": logging.getLogger(LIBRDKAFKA),
             "group.id": self.kafka.group_id,
             "group.protocol": self.kafka.group_protocol,
         }
@@ -297,11 +296,18 @@ class Settings(BaseSettings):
         return properties
 
     def producer_properties(self, transactional_id: str = "") -> dict[str, object]:
-        """librdkafka properties of a producer; transactional where an id is given."""
-        properties = {**self.admin_properties(), **self.kafka.producer}
+        """librdkafka properties of a producer; transactional where an id is given. Its log goes to LIBRDKAFKA, too."""
+        properties = {**self._client_properties(), **self.kafka.producer, "logger": logging.getLogger(LIBRDKAFKA)}
         if self.output.partitioner == "murmur2_random":
             properties["partitioner"] = "murmur2_random"
         if transactional_id:
             properties["transactional.id"] = transactional_id
             properties["transaction.timeout.ms"] = self.kafka.transaction_timeout_ms
         return properties
+
+    def _client_properties(self) -> dict[str, object]:
+        return {
+            "client.id": self.kafka.group_instance_id or "lstm-worker",
+            **self.kafka.properties,
+            "bootstrap.servers": self.kafka.bootstrap_servers,
+        }

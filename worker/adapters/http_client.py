@@ -1,0 +1,54 @@
+"""Questions to a worker that runs on this machine, over its HTTP interface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from worker.errors import ConfigError
+
+TIMEOUT_SECONDS = 5.0
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A worker answered; `stream` is None where it knows no open sequence of that key."""
+
+    stream: dict[str, Any] | None
+
+
+def stream_of_running_worker(bind: str, port: int, key: bytes) -> Answer | None:
+    """What the worker says of one stream; None when none listens there.
+
+    Raises ConfigError when something answers that is no worker, or when the worker does not answer in time.
+    """
+    if not port:
+        return None
+    host = _ANY_ADDRESS.get(bind, bind)
+    connection = HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", f"/api/streams/{quote(key, safe='')}")
+        response = connection.getresponse()
+        body = response.read()
+    except ConnectionRefusedError:
+        return None
+    except (OSError, HTTPException) as error:
+        raise ConfigError(
+            f"the worker at {host}:{port} does not answer ({error})", "check http.bind and http.port"
+        ) from error
+    finally:
+        connection.close()
+    if response.status == 404:
+        return Answer(None)
+    if response.status != 200:
+        raise ConfigError(f"{host}:{port} answered with status {response.status}", "check http.bind and http.port")
+    try:
+        stream = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"{host}:{port} is no worker", "check http.bind and http.port") from error
+    return Answer(stream)
