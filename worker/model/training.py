@@ -28,7 +28,7 @@ def train_reference(
     one machine give equal weights. `on_epoch` is called with 1 after each epoch. Imports TensorFlow.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # start-up notes about CPU instructions, not for the user
-    import keras  # type: ignore[import-untyped]
+    import keras
 
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)

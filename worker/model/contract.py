@@ -1,0 +1,66 @@
+"""The law: stepping equals the whole sequence, whatever the batch looks like. Checked at every load and by tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from worker.core.types import Float32Array
+from worker.errors import ModelNotStreamable
+from worker.model.numpy_stepper import NumpyStepper
+from worker.model.program import StepProgram
+from worker.ports import Stepper
+
+TOLERANCE = 1e-6
+"""Of a probability; float32 models differ from a float64 evaluation by about 1e-7."""
+SEQUENCES = 16
+STEPS_WITHOUT_LENGTH = 12
+STEPS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """How far the engine is from the independent float64 evaluation."""
+
+    sequences: int
+    timesteps: int
+    largest_difference: float
+
+
+def verify(program: StepProgram, stepper: Stepper | None = None, seed: int = 1) -> Verification:
+    """Step random sequences with rows at different steps and a NaN row among them. Raises ModelNotStreamable."""
+    engine = stepper or NumpyStepper(program)
+    steps = min(program.timesteps or STEPS_WITHOUT_LENGTH, STEPS_MAX)
+    generator = np.random.default_rng(seed)
+    samples = generator.standard_normal((SEQUENCES, steps, program.features)).astype(np.float32)
+    with np.errstate(all="ignore"):
+        expected = program.whole(samples)
+    got = _stepped(engine, samples)
+    with np.errstate(all="ignore"):
+        wanted = program.outputs_of(expected.reshape(-1, program.outputs).astype(np.float64))
+        outputs = program.outputs_of(got.reshape(-1, program.outputs))
+    difference = float(np.abs(outputs - wanted).max()) if outputs.size else 0.0
+    if not difference <= TOLERANCE:
+        raise ModelNotStreamable(
+            f"the engine differs from a float64 evaluation by {difference:.1e}, {TOLERANCE:.0e} are allowed",
+            "this is a defect of the worker or of the file: run `lstm-worker check` and report its output",
+        )
+    return Verification(SEQUENCES, steps, difference)
+
+
+def _stepped(engine: Stepper, samples: Float32Array) -> Float32Array:
+    """(N, T, K): sequence i starts i batches late, and a stream of NaN shares every batch."""
+    count, steps, features = samples.shape
+    states = np.full((count + 1, engine.state_size), np.nan, np.float32)
+    logits = np.empty((count, steps, engine.outputs), np.float32)
+    poison = np.full(features, np.nan, np.float32)
+    for turn in range(steps + count - 1):
+        rows = [i for i in range(count) if 0 <= turn - i < steps]
+        slots = np.array([count, *rows], np.int64)
+        batch = np.stack([poison, *[samples[i, turn - i] for i in rows]])
+        at = np.array([min(turn, steps - 1) + 1, *[turn - i + 1 for i in rows]], np.int32)
+        answer = engine.step_batch(slots, batch, states, at)
+        for row, i in enumerate(rows, 1):
+            logits[i, turn - i] = answer[row]
+    return logits

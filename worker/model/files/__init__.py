@@ -1,0 +1,1 @@
+"""Trained files as configuration and named arrays; nothing in a file is executed, everything is bounded."""

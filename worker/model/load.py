@@ -1,0 +1,17 @@
+"""From a path to a step program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from worker.model.compile import compile_model
+from worker.model.files.reading import read_model_file
+from worker.model.program import StepProgram
+
+
+def load_program(path: str | Path, *, timesteps: int | None = None) -> StepProgram:
+    """Read and compile a trained file; `timesteps` where the file does not fix them.
+
+    Raises ModelNotStreamable with one line: file or layer, reason, way out.
+    """
+    return compile_model(read_model_file(Path(path)), timesteps)

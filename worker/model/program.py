@@ -1,0 +1,108 @@
+"""A compiled model: layers in order, each with its slice of the state row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from worker.core.types import Float32Array, Int32Array
+from worker.model.activations import sigmoid, softmax
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One layer for a person: `exact` says at which steps its output equals the trained layer's."""
+
+    layer: str
+    class_name: str
+    kind: str
+    state_floats: int
+    exact: str
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One layer as a step and as a whole.
+
+    `step(x (B, in), state (B, s), steps (B,)) → (y (B, out), new state or None)` in float32;
+    `whole(x (N, T, in)) → (N, T, out)` in float64, every prefix at once, written independently of `step`.
+    """
+
+    layer: str
+    class_name: str
+    kind: str
+    width: int
+    state_floats: int
+    step: Callable[[Any, Any, Any], tuple[Any, Any]]
+    whole: Callable[[Any], Any]
+    exact: str = "every step"
+
+
+class StepProgram:
+    """What an engine runs. Shapes: features (B, F), state (B, S), logits (B, K), all float32; steps (B,) 1-based."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        features: int,
+        timesteps: int | None,
+        nodes: tuple[Node, ...],
+        activation: str,
+        exactness: str,
+        fingerprint: str,
+    ) -> None:
+        self.name = name
+        self.features = features
+        self.timesteps = timesteps
+        self.nodes = nodes
+        self.outputs = nodes[-1].width if nodes else features
+        self.activation = activation
+        self.exactness = exactness
+        self.fingerprint = fingerprint
+        self.state_size = sum(node.state_floats for node in nodes)
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether the head's activation gives probabilities."""
+        return self.activation in ("sigmoid", "softmax")
+
+    @property
+    def plan(self) -> tuple[PlanRow, ...]:
+        return tuple(
+            PlanRow(node.layer, node.class_name, node.kind, node.state_floats, node.exact) for node in self.nodes
+        )
+
+    def step(self, features: Float32Array, state: Float32Array, steps: Int32Array) -> tuple[Float32Array, Float32Array]:
+        """One sample of each of B streams. Where `steps` is 1 the given state is ignored."""
+        first = steps == 1
+        if first.any():
+            state = np.where(first[:, None], np.float32(0), state)
+        values: Any = features
+        new_state = np.empty_like(state)
+        at = 0
+        for node in self.nodes:
+            size = node.state_floats
+            values, after = node.step(values, state[:, at : at + size], steps)
+            if size:
+                new_state[:, at : at + size] = after
+            at += size
+        return values, new_state
+
+    def outputs_of(self, logits: Float32Array) -> Float32Array:
+        """The head's activation, (N, K) → (N, K); never overflows."""
+        if self.activation == "sigmoid":
+            return sigmoid(np, logits).astype(np.float32)  # type: ignore[no-any-return]
+        if self.activation == "softmax":
+            return softmax(np, logits).astype(np.float32)  # type: ignore[no-any-return]
+        return logits
+
+    def whole(self, features: Any) -> Any:
+        """Logits of every prefix, (N, T, F) → (N, T, K), in float64, layer by layer over the whole sequence."""
+        values = np.asarray(features, np.float64)
+        for node in self.nodes:
+            values = node.whole(values)
+        return values

@@ -1,0 +1,60 @@
+"""Dense on a step, on a last step, and on a flattened sequence as a running sum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from worker.model.activations import activation
+from worker.model.program import Node
+from worker.model.rules.context import Layer, biased, shaped
+
+
+def dense(layer: Layer) -> Node:
+    """The same product at every step; after Flatten the sum of one kernel slice per step."""
+    units = int(layer.config["units"])
+    function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
+    bias = biased(layer, 1, (units,))
+    if layer.kind == "flat":
+        return _running_sum(layer, units, function, bias)
+    (kernel,) = shaped(layer, [(layer.width, units)])
+
+    def step(x: Any, state: Any, steps: Any) -> tuple[Any, Any]:
+        del state, steps
+        return function(np, x @ kernel + bias), None
+
+    def whole(x: Any) -> Any:
+        return function(np, x @ kernel.astype(np.float64) + bias.astype(np.float64))
+
+    return Node(layer.name, "Dense", layer.kind, units, 0, step, whole, _exact(layer))
+
+
+def _running_sum(layer: Layer, units: int, function: Any, bias: Any) -> Node:
+    """Flatten → Dense: logit_T = b + Σ_t W_t·x_t, so the state is the sum so far; exact at step T."""
+    timesteps = layer.timesteps
+    if timesteps is None:
+        raise layer.refused("it follows Flatten, and the file does not fix the number of steps", "give --timesteps")
+    (kernel,) = shaped(layer, [(timesteps * layer.width, units)])
+    slices = np.ascontiguousarray(kernel.reshape(timesteps, layer.width, units))
+    # With one output the parts are a row-wise dot product, many times cheaper than a batch of small matrices.
+    single = np.ascontiguousarray(slices[:, :, 0]) if units == 1 else None
+
+    def step(x: Any, state: Any, steps: Any) -> tuple[Any, Any]:
+        at = np.minimum(steps, timesteps) - 1
+        if single is not None:
+            part = np.einsum("bf,bf->b", x, single[at])[:, None]
+        else:
+            part = np.einsum("bf,bfk->bk", x, slices[at])
+        total = state + part
+        return function(np, total + bias), total
+
+    def whole(x: Any) -> Any:
+        parts = np.einsum("ntf,tfk->ntk", x, slices[: x.shape[1]].astype(np.float64))
+        return function(np, np.cumsum(parts, axis=1) + bias.astype(np.float64))
+
+    return Node(layer.name, "Dense", "end", units, units, step, whole, f"step {timesteps}")
+
+
+def _exact(layer: Layer) -> str:
+    return f"step {layer.timesteps}" if layer.kind == "end" else "every step"

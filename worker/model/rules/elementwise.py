@@ -1,0 +1,88 @@
+"""Layers without a state: activations, rescaling, dropout (nothing at inference)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from worker.model.activations import activation
+from worker.model.program import Node
+from worker.model.rules.context import Layer
+
+
+def _elementwise(layer: Layer, function: Callable[[Any], Any]) -> Node:
+    def step(x: Any, state: Any, steps: Any) -> tuple[Any, Any]:
+        del state, steps
+        return function(x), None
+
+    exact = f"step {layer.timesteps}" if layer.kind == "end" else "every step"
+    return Node(layer.name, layer.class_name, layer.kind, layer.width, 0, step, function, exact)
+
+
+def identity(layer: Layer) -> Node:
+    """Dropout and noise do nothing at inference."""
+    return _elementwise(layer, lambda x: x)
+
+
+def activation_layer(layer: Layer) -> Node:
+    """`Activation` by name."""
+    if layer.kind == "flat" and layer.config.get("activation") == "softmax":
+        raise layer.refused("a softmax over all steps needs all of them")
+    function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
+    return _elementwise(layer, lambda x: function(np, x))
+
+
+def softmax_layer(layer: Layer) -> Node:
+    """Over the features."""
+    if layer.kind == "flat" or layer.config.get("axis", -1) not in (-1, [-1]):
+        raise layer.refused("a softmax over all steps needs all of them")
+    function = activation("softmax", layer.name, layer.keras_major)
+    return _elementwise(layer, lambda x: function(np, x))
+
+
+def leaky_relu(layer: Layer) -> Node:
+    """Keras 3 calls the slope `negative_slope`, Keras 2 `alpha`; both default to 0.3 in the layer."""
+    slope = _number(layer, layer.config.get("negative_slope", layer.config.get("alpha", 0.3)))
+    if 0 <= slope <= 1:
+        return _elementwise(layer, lambda x: np.maximum(x, x.dtype.type(slope) * x))
+    return _elementwise(layer, lambda x: np.where(x > 0, x, x.dtype.type(slope) * x))
+
+
+def relu(layer: Layer) -> Node:
+    """`ReLU(max_value, negative_slope, threshold)`."""
+    top = layer.config.get("max_value")
+    slope = _number(layer, layer.config.get("negative_slope") or 0.0)
+    threshold = _number(layer, layer.config.get("threshold") or 0.0)
+
+    def function(x: Any) -> Any:
+        kind = x.dtype.type
+        y = np.where(x >= threshold, x, kind(slope) * (x - kind(threshold)))
+        return y if top is None else np.minimum(y, kind(top))
+
+    return _elementwise(layer, function)
+
+
+def elu(layer: Layer) -> Node:
+    """`ELU(alpha)`."""
+    alpha = _number(layer, layer.config.get("alpha", 1.0))
+    return _elementwise(layer, lambda x: np.where(x > 0, x, x.dtype.type(alpha) * np.expm1(np.minimum(x, 0))))
+
+
+def rescaling(layer: Layer) -> Node:
+    """x · scale + offset."""
+    scale = _number(layer, layer.config.get("scale", 1.0))
+    offset = _number(layer, layer.config.get("offset", 0.0))
+    return _elementwise(layer, lambda x: x * x.dtype.type(scale) + x.dtype.type(offset))
+
+
+def _number(layer: Layer, value: Any) -> float:
+    """Numbers as files hold them: plain, or Keras 2's wrapped numpy scalars."""
+    if isinstance(value, dict):
+        value = value.get(
+            "value", value.get("config", {}).get("value") if isinstance(value.get("config"), dict) else None
+        )
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise layer.refused(f"a parameter is not a number: {str(value)[:40]}", "save the model again")
+    return float(value)
