@@ -180,7 +180,7 @@ class Worker:
 
     def _count(self, polled: RecordBatch, done: Processed) -> None:
         self._metrics.batch(polled.partitions, done)
-        self._status.predicted(done.predictions)
+        self._status.predicted(done.records, done.predictions)
 
     def _commit(self) -> None:
         changed: list[OwnedPartition] = list(self._ownership.changed())
