@@ -87,6 +87,9 @@ _REFUSED = {
 
 _TOPIC_MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
 
+_REFUSED_LOCALLY = _TOPIC_MISSING | {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._UNKNOWN_PARTITION}
+"""The record was never sent and would be refused again: neither an abort nor a new producer helps."""
+
 SUSPICIOUS = frozenset(
     {KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError.REQUEST_TIMED_OUT}
 )
@@ -129,6 +132,13 @@ def translate_produced(error: KafkaError, topic: str, partition: int | None) -> 
     else:
         reason = f"{error.name()}: {error.str()}"
     return ProduceFailed(f"record for {where} was not delivered: {reason}")
+
+
+def translate_transactional_produced(error: KafkaError, topic: str) -> WorkerError:
+    """What a record that `produce` refused means inside a transaction."""
+    if error.code() in _REFUSED_LOCALLY:
+        return translate_produced(error, topic, None)
+    return translate_transactional(error, f"producing to {topic}")
 
 
 def translate_transactional(error: KafkaError, doing: str) -> WorkerError:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from worker.adapters.kafka_consumer import GroupMetadata
-from worker.adapters.kafka_errors import SUSPICIOUS, translate_produced, translate_transactional
+from worker.adapters.kafka_errors import (
+    SUSPICIOUS,
+    translate_produced,
+    translate_transactional,
+    translate_transactional_produced,
+)
 from worker.core.types import Headers
 from worker.errors import OutcomeUnknown, ProduceFailed, Retriable, TransactionAborted, WorkerError
 
@@ -44,8 +50,8 @@ class _QueueingProducer:
     ) -> None:
         """Queue records in order; waits while the local queue is full. All sequences have the same length.
 
-        A timestamp of 0 stands for now, as everywhere in librdkafka. Raises ProduceFailed on a refused record (outside
-        of transactions), TransactionAborted, Fenced or OutcomeUnknown (inside); records before it are queued.
+        A timestamp of 0 stands for now, as everywhere in librdkafka. Raises ProduceFailed on a refused record, inside
+        of transactions also TransactionAborted, Fenced or OutcomeUnknown; records before it are queued.
         """
         # Positional arguments: half the time of keyword arguments, and produce_batch takes no timestamps.
         produce = self._producer.produce
@@ -77,9 +83,9 @@ class _QueueingProducer:
     def _close_now(self) -> None:
         if not self._closed:
             self._closed = True
-            # close() alone would first deliver what is queued, for as long as the broker is away.
+            # The client's close() would first deliver what is queued, abort, and raise when it is fenced.
             self._producer.purge(blocking=False)
-            self._producer.close()
+            del self._producer
 
     def _translated(self, topic: str) -> AbstractContextManager[None]:
         raise NotImplementedError
@@ -112,7 +118,14 @@ class KafkaProducer(_QueueingProducer):
         try:
             yield
         except KafkaException as error:
-            raise translate_produced(error.args[0], topic, None) from error
+            self._failure = translate_produced(error.args[0], topic, None)
+            raise self._failure from error
+        except SystemError as error:
+            reason = _hidden_reason(self._producer, error)
+            if reason is None:
+                raise
+            self._failure = translate_produced(reason, topic, None)
+            raise self._failure from error
         self._raise_failure()
 
     def _raise_failure(self) -> None:
@@ -237,13 +250,13 @@ class TransactionalKafkaProducer(_QueueingProducer):
     def recycle(self, timeout: float) -> None:
         """Replace the client by a new one of the same id and initialise it, which resolves an unknown outcome."""
         self._producer.purge(blocking=False)
-        # Not closed: close() would send an abort, which must not follow a commit that may still be on its way.
+        # Not closed: that would send an abort, which must not follow a commit that may still be on its way.
         self._producer = self._new_producer()
         self.suspect = False
         self.init_transactions(timeout)
 
     def close(self) -> None:
-        """Drop what is queued, abort an open transaction where the broker answers, and disconnect; idempotent."""
+        """Drop what is queued and disconnect; idempotent. A transaction left open is ended by the id's next owner."""
         self._close_now()
 
     def _new_producer(self) -> Producer:
@@ -257,7 +270,9 @@ class TransactionalKafkaProducer(_QueueingProducer):
         try:
             yield
         except KafkaException as error:
-            raise self._classed(error.args[0], f"producing to {topic}") from error
+            raise self._noted(translate_transactional_produced(error.args[0], topic)) from error
+        except SystemError as error:
+            raise self._fatal_error(error, f"producing to {topic}") from error
 
     def _call(self, doing: str, call: Callable[[], object]) -> None:
         try:
@@ -265,22 +280,33 @@ class TransactionalKafkaProducer(_QueueingProducer):
         except KafkaException as error:
             raise self._classed(error.args[0], doing) from error
         except SystemError as error:
-            raise self._fatal_error(doing) from error
+            raise self._fatal_error(error, doing) from error
 
     def _classed(self, error: KafkaError, doing: str) -> WorkerError:
-        translated = translate_transactional(error, doing)
+        return self._noted(translate_transactional(error, doing))
+
+    def _noted(self, translated: WorkerError) -> WorkerError:
         if isinstance(translated, (OutcomeUnknown, Retriable)):
             self.suspect = True
         return translated
 
-    def _fatal_error(self, doing: str) -> WorkerError:
-        """A client that becomes fatal while callbacks run raises SystemError without the reason; poll() tells it."""
-        try:
-            self._producer.poll(0)
-        except KafkaException as error:
-            return self._classed(error.args[0], doing)
+    def _fatal_error(self, error: SystemError, doing: str) -> WorkerError:
+        reason = _hidden_reason(self._producer, error)
+        if reason is not None:
+            return self._classed(reason, doing)
         self.suspect = True
         return OutcomeUnknown(f"{doing}: the client failed without a reason")
+
+
+def _hidden_reason(producer: Producer, error: SystemError) -> KafkaError | None:
+    """A client that becomes fatal while delivery reports run raises SystemError; poll or its cause tells why."""
+    if isinstance(error.__cause__, KafkaException):
+        return cast(KafkaError, error.__cause__.args[0])
+    try:
+        producer.poll(0)
+    except KafkaException as fatal:
+        return cast(KafkaError, fatal.args[0])
+    return None
 
 
 def _ignore(error: KafkaError) -> None:
