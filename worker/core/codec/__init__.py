@@ -27,10 +27,16 @@ class OutputEncoder(Protocol):
 def input_decoder(
     record_format: str, *, features: int, names: Sequence[str] = (), value_bytes_max: int, future_ms_max: int
 ) -> InputDecoder:
-    """`record_format`: json | binary. `names`: fields of the features in order; empty: the array `features`."""
+    """`record_format`: json | binary. `names`: JSON fields of the features in order; empty: the array
+    `features`. `value_bytes_max`: a longer value is rejected unread. `future_ms_max`: how far a timestamp may be ahead.
+
+    Raises ConfigError when `names` do not fit the model.
+    """
     if record_format == "json":
         return JsonDecoder(features, names, value_bytes_max, future_ms_max)
-    return BinaryDecoder(features, value_bytes_max, future_ms_max)
+    if record_format == "binary":
+        return BinaryDecoder(features, value_bytes_max, future_ms_max)
+    raise ValueError(f"no input format {record_format!r}")
 
 
 def output_encoder(
@@ -39,4 +45,6 @@ def output_encoder(
     """`topic`: the input's; `length`: samples in a complete sequence; `model`, `calibration`: 8 hex digits."""
     if record_format == "json":
         return JsonEncoder(topic, length, model, calibration, outputs)
-    return BinaryEncoder(outputs)
+    if record_format == "binary":
+        return BinaryEncoder(outputs)
+    raise ValueError(f"no output format {record_format!r}")
