@@ -10,7 +10,7 @@ from rich.table import Table
 
 from worker.adapters.kafka_admin import KafkaAdmin, TopicPlan, TopicReport
 from worker.cli.options import BootstrapOption, ConfigOption, GroupOption, SetOption, settings_from
-from worker.errors import ConfigError
+from worker.errors import BrokerUnreachable, ConfigError, Retriable
 from worker.topics import input_partitions, topic_plans
 
 TIMEOUT_SECONDS = 10.0
@@ -42,7 +42,10 @@ def topics(
         missing = [plan.name for plan in plans if admin.partition_count(plan.name) is None]
         if missing:
             raise ConfigError(f"topic {', '.join(missing)} is missing", "run `lstm-worker topics` without --check")
-    reports = admin.ensure_topics(plans)
+    try:
+        reports = admin.ensure_topics(plans)
+    except Retriable as error:
+        raise BrokerUnreachable(str(error), "try again once the cluster's controller answers") from error
     Console().print(_table(plans, reports))
 
 

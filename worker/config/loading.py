@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import EnvSettingsSource, SettingsError
+from pydantic_settings import EnvSettingsSource
 
 from worker.config.checks import contradictions
 from worker.config.kafka_properties import flattened
@@ -77,18 +78,25 @@ def _file_layer(file: Path) -> dict[str, Any]:
 def _environment_layer() -> dict[str, Any]:
     for variable in sorted(os.environ):
         if variable.upper().startswith(ENVIRONMENT_PREFIX):
-            section = variable.lower()[len(ENVIRONMENT_PREFIX) :].split(ENVIRONMENT_DELIMITER)[0]
-            if section not in Settings.model_fields:
-                raise ConfigError(f"{variable}: {_unknown(section)}")
-    try:
-        layer: dict[str, Any] = EnvSettingsSource(Settings)()
-    except SettingsError as error:
-        raise ConfigError(f"environment: {error}", "a table is written as JSON") from error
+            _check_variable(variable)
+    layer: dict[str, Any] = EnvSettingsSource(Settings)()
     kafka = layer.get("kafka")
     if isinstance(kafka, dict):
         tables = {table: _with_dots(kafka[table]) for table in PASS_THROUGH if isinstance(kafka.get(table), dict)}
         layer["kafka"] = {**kafka, **tables}
     return layer
+
+
+def _check_variable(variable: str) -> None:
+    """What the source would pass over in silence, or report without the variable's name."""
+    names = variable.lower()[len(ENVIRONMENT_PREFIX) :].split(ENVIRONMENT_DELIMITER)
+    if names[0] not in Settings.model_fields:
+        raise ConfigError(f"{variable}: {_unknown(names[0])}")
+    if len(names) == 1 or (names[0] == "kafka" and names[1] in PASS_THROUGH and len(names) == 2):
+        try:
+            json.loads(os.environ[variable])
+        except ValueError as error:
+            raise ConfigError(f"{variable}: a table is written as JSON ({error})") from error
 
 
 def _with_dots(table: Mapping[str, Any]) -> dict[str, Any]:
