@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from worker.adapters.kafka_admin import KafkaAdmin, TopicPlan
+from typing import Protocol
+
+from worker.adapters.kafka_admin import TopicPlan
 from worker.config import Settings
 from worker.errors import ConfigError
 
@@ -22,10 +24,17 @@ REPLICAS_FOR_TWO_IN_SYNC = 3
 """From this replication factor on a write waits for two replicas; below, one broker's absence would stop the worker."""
 
 
-def input_partitions(admin: KafkaAdmin, settings: Settings, wanted: int | None) -> int:
+class Cluster(Protocol):
+    """What must be asked of the cluster."""
+
+    def partition_count(self, topic: str) -> int | None:
+        """None where the topic does not exist."""
+
+
+def input_partitions(cluster: Cluster, settings: Settings, wanted: int | None) -> int:
     """The input's partition count, `wanted` where it is missing. Raises ConfigError where neither or both disagree."""
     topic = settings.topics.input
-    found = admin.partition_count(topic)
+    found = cluster.partition_count(topic)
     if found is None and wanted is None:
         raise ConfigError(f"input topic {topic} is missing", "create it, or give --partitions")
     if found is not None and wanted is not None and found != wanted:
@@ -36,13 +45,13 @@ def input_partitions(admin: KafkaAdmin, settings: Settings, wanted: int | None) 
     return found if found is not None else wanted or 0
 
 
-def topic_plans(admin: KafkaAdmin, settings: Settings, partitions: int, replication_factor: int) -> list[TopicPlan]:
+def topic_plans(cluster: Cluster, settings: Settings, partitions: int, replication_factor: int) -> list[TopicPlan]:
     """All topics of this worker: input, output, dead letters and, where it is on, the changelog."""
     topics = settings.topics
     outputs = partitions
     if settings.output.partitioner != "input":
         # Written by key: whatever count is there will do.
-        outputs = admin.partition_count(topics.output) or partitions
+        outputs = cluster.partition_count(topics.output) or partitions
     plans = [
         TopicPlan(topics.input, partitions, replication_factor=replication_factor),
         TopicPlan(topics.output, outputs, replication_factor=replication_factor),

@@ -39,9 +39,15 @@ def _present() -> list[str]:
     return [command for command in COMMANDS if importlib.util.find_spec(f"worker.cli.{command}") is not None]
 
 
-def _program(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"lstm-worker {worker.__version__}")
         raise typer.Exit
+
+
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""

@@ -69,7 +69,8 @@ def show(key: KeyArgument, config: ConfigOption = None, overrides: SetOption = N
     found = _find(settings, stream)
     if found is None:
         raise ConfigError(
-            f"stream {key} has no open sequence here", "ask the worker that owns its partition, or check the key"
+            f"stream {_text(stream)} has no open sequence here",
+            "ask the worker that owns its partition, or check the key",
         )
     typer.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
 
@@ -108,7 +109,7 @@ def reset(
     finally:
         producer.close()
     where = f"{topic}[{target}]" if target != PARTITION_BY_KEY else f"{topic}, to the partition of murmur2_random"
-    typer.echo(f"sent a null record for {key} to {where}")
+    typer.echo(f"sent a null record for {_text(stream)} to {where}")
 
 
 def export(

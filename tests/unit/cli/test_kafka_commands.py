@@ -1,0 +1,122 @@
+"""`produce`, `watch`, `topics` and `state reset` against the embedded broker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.unit.cli.conftest import Cli
+from worker.adapters.embedded_broker import PARTITIONS_PER_TOPIC, EmbeddedBroker
+from worker.adapters.kafka_admin import KafkaAdmin
+from worker.adapters.kafka_follower import FollowedRecord, Follower
+from worker.adapters.kafka_producer import KafkaProducer
+
+POLLS_MAX = 50
+
+CSV = """recording,split,step,x,y
+a,test,1,0.5,1
+a,test,2,0.25,2
+b,test,1,0.125,3
+c,train,1,9,9
+"""
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    with EmbeddedBroker() as running:
+        yield running.bootstrap_servers
+
+
+@pytest.fixture
+def at(broker: str, request: pytest.FixtureRequest) -> list[str]:
+    """Options that name the broker and topics of this test alone, which exist."""
+    name = request.node.name.translate(str.maketrans("[]", "--"))
+    names = [f"{name}-in", f"{name}-out", f"{name}-dead"]
+    KafkaAdmin({"bootstrap.servers": broker}).touch_topics(names)
+    flags = zip(("input", "output", "dead_letter"), names, strict=True)
+    return [
+        "--bootstrap-servers",
+        broker,
+        *(word for key, topic in flags for word in ("--set", f"topics.{key}={topic}")),
+    ]
+
+
+def topic(at: list[str], key: str) -> str:
+    return next(word.partition("=")[2] for word in at if word.startswith(f"topics.{key}="))
+
+
+def records(at: list[str], count: int) -> list[FollowedRecord]:
+    follower = Follower(at[1], topic(at, "input"), range(PARTITIONS_PER_TOPIC))
+    found: list[FollowedRecord] = []
+    for _ in range(POLLS_MAX):
+        found += follower.poll(0.1)
+        if len(found) >= count:
+            break
+    follower.close()
+    return found
+
+
+def test_produce_sends_the_recordings_of_a_split_as_streams(cli: Cli, at: list[str], tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(CSV)
+    ended = cli("produce", "data.csv", "--split", "test", "--speed", "0", *at)
+    assert ended.code == 0
+    assert "3 samples of 2 streams" in ended.err
+    values = {key: [each.value for each in records(at, 3) if each.key == key] for key in (b"a", b"b")}
+    assert values == {
+        b"a": [b'{"features":[0.5,1.0]}', b'{"features":[0.25,2.0]}'],
+        b"b": [b'{"features":[0.125,3.0]}'],
+    }
+
+
+def test_produce_names_features_as_the_worker_expects_them(cli: Cli, at: list[str], tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(CSV)
+    cli("produce", "data.csv", "--split", "train", "--speed", "0", *at, "--set", "input.features=y,x")
+    assert [each.value for each in records(at, 1)] == [b'{"y":9.0,"x":9.0}']
+
+
+def test_produce_with_a_wrong_number_of_columns_is_an_error(cli: Cli, at: list[str], tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(CSV)
+    ended = cli("produce", "data.csv", *at, "--feature-columns", "x", "--set", "input.features=x,y")
+    assert ended.code == 2
+    assert "input.features names 2 fields, data.csv gives 1" in ended.err
+
+
+def test_produce_to_a_missing_topic_is_an_error(cli: Cli, at: list[str], tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text(CSV)
+    ended = cli("produce", "data.csv", *at, "--topic", "not-there")
+    assert ended.err.startswith("error: topic not-there is missing: create it, or run `lstm-worker topics")
+
+
+def test_watch_prints_a_line_for_each_record_and_ends_after_count(cli: Cli, at: list[str]) -> None:
+    producer = KafkaProducer({"bootstrap.servers": at[1]})
+    output = {"step": 1, "probability": 0.5, "final": False, "exact": False, "tainted": False, "ended_by": None}
+    values = [orjson.dumps({**output, "step": step}) for step in (1, 2, 3)]
+    producer.produce_many(topic(at, "output"), [0] * 3, [b"a"] * 3, values, [0] * 3)
+    producer.flush()
+    producer.close()
+    ended = cli("watch", "--from-beginning", "--count", "2", *at)
+    assert (ended.code, ended.out) == (0, "a\t1\t0.5000\na\t2\t0.5000\n")
+
+
+def test_state_reset_sends_a_null_record_for_the_stream(cli: Cli, at: list[str]) -> None:
+    ended = cli("state", "reset", "alice", "--partition", "2", *at, "--set", "http.port=0")
+    assert (ended.code, ended.out) == (0, f"sent a null record for alice to {topic(at, 'input')}[2]\n")
+    assert [(each.partition, each.key, each.value) for each in records(at, 1)] == [(2, b"alice", None)]
+
+
+def test_state_reset_of_a_partition_that_is_not_there_is_an_error(cli: Cli, at: list[str]) -> None:
+    assert "has partitions 0 to 3, not 4" in cli("state", "reset", "alice", "--partition", "4", *at).err
+
+
+def test_topics_check_names_what_is_missing(cli: Cli, at: list[str]) -> None:
+    ended = cli("topics", "--check", *at)
+    assert ended.code == 2
+    assert ended.err.startswith("error: topic lstm-worker-state-changelog is missing: run `lstm-worker topics`")
+
+
+def test_topics_without_an_input_asks_for_its_partitions(cli: Cli, at: list[str]) -> None:
+    ended = cli("topics", *at, "--set", "topics.input=not-there")
+    assert ended.err == "error: input topic not-there is missing: create it, or give --partitions\n"
