@@ -1,10 +1,16 @@
-"""A worker in a process of its own that kills itself at a named step: `python -m tests.faults.worker_process`."""
+"""A worker that kills itself at a named step, again and again: `python -m tests.faults.worker_process`.
+
+The modules are imported once; every life is a fork made before any client exists, so a life costs milliseconds of CPU.
+After the wanted number of kills one last life runs unharmed until SIGTERM. Prints one line a life.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import random
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -26,17 +32,48 @@ def killer(step: str, count: int) -> Hook:
     return hook
 
 
+def live(config: Path, overrides: list[str], hook: Hook) -> None:
+    """One worker's life."""
+    configure_logging("text", "warning")
+    with assembled(load_settings(config, overrides), hook) as worker:
+        signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+        worker.run()
+
+
+def forked(config: Path, overrides: list[str], hook: Hook) -> int:
+    """Run one life in a child; returns its wait status. SIGTERM goes on to the child."""
+    child = os.fork()
+    if child == 0:
+        try:
+            live(config, overrides, hook)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+    return os.waitpid(child, 0)[1]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--kill-at", default="")
-    parser.add_argument("--count", type=int, default=1)
+    parser.add_argument("--kill-at", required=True)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--count-max", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--group-per-life", action="store_true")
     given = parser.parse_args()
-    configure_logging("text", "warning")
-    with assembled(load_settings(given.config), killer(given.kill_at, given.count)) as worker:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: worker.stop())
-        worker.run()
+    chance = random.Random(f"{given.seed}{given.kill_at}")
+    for number in range(given.times + 1):
+        group = [f"kafka.group_id=life-{given.kill_at}-{number}"] if given.group_per_life else []
+        last = number == given.times
+        hook = (lambda _: None) if last else killer(given.kill_at, chance.randint(1, given.count_max))
+        status = forked(given.config, group, hook)
+        ended = "killed" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else "ended"
+        sys.stdout.write(f"life {number} {ended} {status}\n")
+        sys.stdout.flush()
+        if (ended == "killed") == last:
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,8 @@ class RowFormat:
             or rows["sequence_id_bytes"].tolist() != [len(sequence_id) for sequence_id in sequence_ids]
         ):
             raise RowCorrupted("a state row's sizes do not fit the model that wrote it")
+        # In memory the ids live beside the rows; a length left here would be packed without its id.
+        rows["sequence_id_bytes"] = 0
         return rows, sequence_ids
 
 

@@ -68,3 +68,8 @@ def test_rows_in_memory_are_aligned_and_lie_back_to_back(outputs, state_size):
         for field, offset, *_ in dtype.fields.values()
         if field.base.kind in "iuf"
     )
+
+
+def test_a_row_that_was_read_with_an_id_can_be_written_without_one():
+    rows, _ = FORMAT.unpack(FORMAT.pack(some_rows(1), [b"run-7"]))
+    assert FORMAT.unpack(FORMAT.pack(rows))[1] == [b""]
