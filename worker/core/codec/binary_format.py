@@ -39,8 +39,7 @@ class BinaryDecoder:
         features = self._read(values)
         finite = np.isfinite(features).all(axis=1)
         for i in np.flatnonzero(~finite).tolist():
-            features[i] = 0
-            rejections[i] = Rejection("not_finite", "a feature is NaN or infinite")
+            rejections.setdefault(i, Rejection("not_finite", "a feature is NaN or infinite"))
         return controls.decoded(features, kinds, rejections)
 
     def _all_fit(self, values: list[bytes | None]) -> bool:

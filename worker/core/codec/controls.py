@@ -46,10 +46,11 @@ class Controls:
     sequence_ids: list[bytes | None] | None = None
 
     def decoded(self, features: Float32Array, kinds: UInt8Array, rejections: dict[int, Rejection]) -> DecodedBatch:
-        """The decoded batch; rejected records lose their controls, and only samples keep `end`."""
+        """The decoded batch; rejected records lose features and controls, only samples keep `end`."""
         if rejections:
             rejected = list(rejections)
             kinds[rejected] = Kind.REJECTED
+            features[rejected] = 0
             if self.steps is not None:
                 self.steps[rejected] = 0
             if self.sequence_ids is not None:

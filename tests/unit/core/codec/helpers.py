@@ -28,6 +28,15 @@ class Raw:
     event_time: int = NOW_MS
 
 
+control_headers = st.none() | st.lists(
+    st.tuples(
+        st.sampled_from(["sequence_id", "step", "end", "traceparent"]),
+        st.none() | st.sampled_from([b"1", b"2", b"true", b"false", b"run", b"", b"\xff"]) | st.binary(max_size=3),
+    ),
+    max_size=4,
+)
+
+
 @dataclass(frozen=True)
 class Row:
     """What was decoded of one record; `reason` where it was rejected."""
@@ -103,23 +112,24 @@ def encoder(record_format: str, **changed) -> OutputEncoder:
 
 def prediction(**changed) -> PredictionBatch:
     """One row, the documented example; an argument replaces the row's value."""
-    row = {
-        "partitions": 0,
-        "event_times": 1_732_000_000_123,
-        "source_offsets": 12345,
-        "first_offsets": 12301,
-        "steps": 3,
-        "logits": [0.9997],
-        "probabilities": [0.731],
-        "final": False,
-        "exact": False,
-        "tainted": False,
-        "closing": False,
-        "ended_by": EndedBy.NONE,
-        "sequence_id": b"run-7",
-        **changed,
-    }
-    return predictions_of([row])
+    return predictions_of([{**EXAMPLE, **changed}])
+
+
+EXAMPLE = {
+    "partitions": 0,
+    "event_times": 1_732_000_000_123,
+    "source_offsets": 12345,
+    "first_offsets": 12301,
+    "steps": 3,
+    "logits": [0.9997],
+    "probabilities": [0.731],
+    "final": False,
+    "exact": False,
+    "tainted": False,
+    "closing": False,
+    "ended_by": EndedBy.NONE,
+    "sequence_id": b"run-7",
+}
 
 
 _DTYPES = {
