@@ -39,6 +39,7 @@ from worker.partitions import Ownership
 from worker.ports import Hook
 from worker.processing import Processor
 from worker.status import StatusBoard
+from worker.takeover import Takeover
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def load_model(settings: Settings) -> ServedModel:
     length = settings.sequence.length or program.timesteps or 0
     if program.exactness == "end" and length != program.timesteps:
         raise ConfigError(
-            f"sequence.length = {length}: this model has {program.timesteps} steps and says nothing exact before the last",
+            f"sequence.length = {length}: the model has {program.timesteps} steps and is exact at the last only",
             "leave sequence.length at 0",
         )
     if settings.input.features and len(settings.input.features) != program.features:
@@ -89,6 +90,7 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
 
     Everything it opened is closed on leaving. Raises the UserError of whatever cannot be used.
     """
+    refuse_unavailable(settings)
     clock = SystemClock()
     model = load_model(settings)
     admin = KafkaAdmin(settings.admin_properties(), timeout=REACH_SECONDS_MAX)
@@ -109,9 +111,25 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
     )
     with (
         StateDirectory.open(settings.state.directory, clock) as directory,
-        HttpServer(settings.http.bind, settings.http.port, metrics, status),
+        HttpServer(settings.http.bind, settings.http.port, metrics.registry, status),
     ):
         yield _worker(settings, model, admin, partitions, directory, metrics, status, clock, hook)
+
+
+def refuse_unavailable(settings: Settings) -> None:
+    """Settings whose work is not done yet are refused, not ignored. Raises ConfigError."""
+    unavailable = {
+        "worker.guarantee = 'exactly_once'": (settings.worker.guarantee == "exactly_once", "at_least_once"),
+        "state.changelog = true": (settings.state.changelog, "false"),
+        "state.standby = 1": (settings.state.standby > 0, "0"),
+        "model.engine = 'tensorflow'": (settings.model.engine == "tensorflow", "numpy"),
+        "model.mode = 'buffer'": (settings.model.mode == "buffer", "step"),
+        "model.on_change = 'finish'": (settings.model.on_change == "finish", "refuse or reset"),
+        "model.architecture": (bool(settings.model.architecture), "a file that holds its architecture"),
+    }
+    for setting, (asked, instead) in unavailable.items():
+        if asked:
+            raise ConfigError(f"{setting} is not available in this version", f"use {instead}")
 
 
 def check_topics(admin: KafkaAdmin, settings: Settings) -> int:
@@ -193,33 +211,35 @@ def _worker(
         low = admin.start_offsets(topic, [partition])[partition]
         return low, admin.end_offsets(topic, [partition], read_committed=False)[partition]
 
+    encoder = output_encoder(
+        settings.output.format,
+        topic=settings.topics.input,
+        length=model.length or None,
+        model=program.fingerprint[:8],
+        calibration=model.readout.calibration_id,
+        outputs=program.outputs,
+    )
+    producer = KafkaProducer(settings.producer_properties())
+    delivery = AtLeastOnceDelivery(producer=producer, consumer=consumer, table=table, topics=topics, hook=hook)
+    takeover = Takeover(
+        table=table,
+        delivery=delivery,
+        encoder=encoder,
+        on_model_change=settings.model.on_change,
+        idle_timeout_ms=settings.sequence.idle_timeout_ms,
+    )
     worker = Worker(
         settings=LoopSettings(settings.worker.batch_records, table.slots_max // 2),
         consumer=consumer,
         processor=processor,
-        encoder=output_encoder(
-            settings.output.format,
-            topic=settings.topics.input,
-            length=model.length or None,
-            model=program.fingerprint[:8],
-            calibration=model.readout.calibration_id,
-            outputs=program.outputs,
-        ),
-        delivery=AtLeastOnceDelivery(
-            producer=KafkaProducer(settings.producer_properties()),
-            consumer=consumer,
-            table=table,
-            topics=topics,
-            hook=hook,
-        ),
+        encoder=encoder,
+        delivery=delivery,
         opener=LocalOpener(
             open_store=open_store,
             consumer=consumer,
             bounds=bounds,
-            table=table,
             start=settings.input.start,
-            idle_timeout_ms=settings.sequence.idle_timeout_ms,
-            on_model_change=settings.model.on_change,
+            prepare=takeover.prepare,
         ),
         ownership=ownership,
         table=table,

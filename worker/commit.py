@@ -31,7 +31,7 @@ class AtLeastOnceDelivery:
 
     def send(self, predictions: PredictionBatch, values: Sequence[bytes]) -> None:
         """Raises ProduceFailed when a record was refused."""
-        send_predictions(self._producer, self._topics.output, predictions, values)
+        send_predictions(self._producer, self._topics, predictions, values)
 
     def commit(self, partitions: Sequence[OwnedPartition], letters: Sequence[DeadLetter]) -> None:
         """Raises ProduceFailed, StoreFull, StoreCorrupted; everything not done yet is done again after a restart."""

@@ -42,16 +42,26 @@ class OutputTopics:
     input: str
     worker: str
     value_bytes_max: int
+    by_key: bool = False
+    """Outputs go where the client's partitioner sends their key instead of to the input's partition number."""
 
 
-def send_predictions(producer: Producer, topic: str, predictions: PredictionBatch, values: Sequence[bytes]) -> None:
-    """Queue output records on the input's partition number, with the event time as timestamp."""
+PARTITION_BY_KEY = -1
+"""Leaves the choice to the client's partitioner."""
+
+
+def send_predictions(
+    producer: Producer, topics: OutputTopics, predictions: PredictionBatch, values: Sequence[bytes]
+) -> None:
+    """Queue output records with the event time as timestamp, on the input's partition number or by key."""
+    by_key = [PARTITION_BY_KEY] * len(predictions)
     producer.produce_many(
-        topic,
-        predictions.partitions.tolist(),
+        topics.output,
+        by_key if topics.by_key else predictions.partitions.tolist(),
         predictions.keys,
         values,
         predictions.event_times.tolist(),
+        predictions.headers,
     )
 
 
@@ -60,9 +70,7 @@ def send_dead_letters(producer: Producer, topics: OutputTopics, letters: Sequenc
     if not letters:
         return
     records = [
-        dead_letter_record(
-            letter, topic=topics.input, worker=topics.worker, value_bytes_max=topics.value_bytes_max
-        )
+        dead_letter_record(letter, topic=topics.input, worker=topics.worker, value_bytes_max=topics.value_bytes_max)
         for letter in letters
     ]
     headers: list[Headers | None] = [record_headers for _, _, record_headers in records]

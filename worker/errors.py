@@ -30,7 +30,7 @@ class ConfigError(UserError):
 
 
 class ModelNotStreamable(UserError):
-    """Raised when a model file cannot be read or its architecture cannot be stepped; names the layer and the way out."""
+    """Raised when a model file cannot be read or its layers cannot be stepped; names the layer and the way out."""
 
 
 class BrokerUnreachable(UserError):
@@ -46,7 +46,7 @@ class StateFromAnotherModel(UserError):
 
 
 class TooManyBadRecords(UserError):
-    """Raised when the share of unusable records passes the configured limit; nothing of the open batch was committed."""
+    """Raised when the share of unusable records passes its limit; nothing of the open batch was committed."""
 
     exit_code = 5
 
@@ -88,11 +88,11 @@ class Retriable(WorkerError):
 
 
 class TransactionAborted(WorkerError):
-    """Raised when the open transaction cannot commit; uncommitted states are rolled back and the input is read again."""
+    """Raised when the open transaction cannot commit; states are rolled back and the input is read again."""
 
 
 class OutcomeUnknown(WorkerError):
-    """Raised when a commit's outcome is not known; resolved by a new producer and the committed offset, never guessed."""
+    """Raised when a commit's outcome is not known; resolved by a new producer and the committed offset."""
 
 
 class ProduceFailed(WorkerError):

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from worker.core.codec import OutputEncoder
 from worker.core.commit_policy import CommitPolicy
 from worker.core.slots import StreamTable
@@ -26,6 +28,9 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS_MAX = 0.2
 """How long a poll may wait when nothing is uncommitted; bounds how late signals and HTTP questions are answered."""
+
+REPORT_SECONDS = 1.0
+"""How often gauges are brought up to date; counting open streams reads the whole table."""
 
 
 @dataclass(slots=True)
@@ -88,6 +93,7 @@ class Worker:
         self._hook = hook
         self._stages = Stages(clock, metrics)
         self._dead_letters: list[DeadLetter] = []
+        self._next_report = 0.0
         self._stopping = False
 
     def stop(self) -> None:
@@ -137,7 +143,6 @@ class Worker:
                 self._table.drop_partition(index)
             partition.close()
             self._ownership.drop(index)
-            self._metrics.partition_gone(index)
 
     # ---- one turn
 
@@ -153,7 +158,7 @@ class Worker:
             self._table.touched_count >= self._settings.touched_max
         ):
             self._commit()
-        self._status.turn(self._ownership, self._table)
+        self._report()
 
     def _start_ready_partitions(self) -> None:
         ready = self._opener.progress()
@@ -179,8 +184,32 @@ class Worker:
         self._count(polled, done)
 
     def _count(self, polled: RecordBatch, done: Processed) -> None:
-        self._metrics.batch(polled.partitions, done)
+        partitions, records = np.unique(polled.partitions, return_counts=True)
+        by_partition = dict(zip(partitions.tolist(), records.tolist(), strict=True))
+        age_seconds = (self._clock.now_ms() - int(polled.event_times[-1])) / 1000
+        self._metrics.batch(by_partition, len(done.predictions), age_seconds)
+        self._metrics.sequences(done.counts, done.ended, done.not_finite)
         self._status.predicted(done.records, done.predictions)
+
+    def _report(self) -> None:
+        """Answer questions every turn; refresh gauges and the page's snapshot from time to time."""
+        self._status.turn(self._ownership, self._table)
+        now = self._clock.monotonic()
+        if now < self._next_report:
+            return
+        self._next_report = now + REPORT_SECONDS
+        self._metrics.partitions(
+            {partition.index: partition.machine.state.value for partition in self._ownership},
+            {partition.index: partition.watermark_ms for partition in self._ownership},
+            self._consumer.consumer_lag(),
+        )
+        self._metrics.streams(
+            open_streams=self._table.open_streams(),
+            in_memory=self._table.streams(),
+            evicted=self._table.evicted_total,
+            store_reads=self._table.store_reads_total,
+            uncommitted=self._table.touched_count,
+        )
 
     def _commit(self) -> None:
         changed: list[OwnedPartition] = list(self._ownership.changed())
@@ -189,7 +218,7 @@ class Worker:
         self._breaker.check(self._dead_letters)
         started = self._clock.monotonic()
         self._delivery.commit(changed, self._dead_letters)
-        self._metrics.committed(self._clock.monotonic() - started, self._dead_letters)
+        self._metrics.committed(self._clock.monotonic() - started, self._clock.now_ms() / 1000, self._dead_letters)
         self._dead_letters = []
         self._policy.did_commit(self._clock.monotonic())
         self._stages.mark("commit")

@@ -6,11 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from worker.core.idle import IdleIndex
 from worker.core.partition import PartitionEvent
-from worker.core.slots import StreamTable
-from worker.core.state_row import FINGERPRINT_BYTES, row_event_time, row_fingerprint
-from worker.errors import StateFromAnotherModel, StateTorn, StoreCorrupted
+from worker.errors import StateTorn, StoreCorrupted
 from worker.partitions import OwnedPartition
 from worker.ports import Consumer, Store, StorePosition
 
@@ -43,18 +40,14 @@ class LocalOpener:
         open_store: OpenStore,
         consumer: Consumer,
         bounds: OffsetBounds,
-        table: StreamTable,
         start: str,
-        idle_timeout_ms: int,
-        on_model_change: str,
+        prepare: Callable[[OwnedPartition], None],
     ) -> None:
         self._open_store = open_store
         self._consumer = consumer
         self._bounds = bounds
-        self._table = table
         self._start = start
-        self._idle_timeout_ms = idle_timeout_ms
-        self._on_model_change = on_model_change
+        self._prepare = prepare
         self._waiting: list[OwnedPartition] = []
 
     def begin(self, partitions: Sequence[OwnedPartition]) -> None:
@@ -74,11 +67,8 @@ class LocalOpener:
             partition.store = self._opened(partition.index)
             partition.machine.apply(PartitionEvent.STORE_OPENED)
             partition.begin_at(self._position(partition.index, partition.store, committed.get(partition.index)))
-            check_model(partition.store, self._table.row_format.fingerprint, self._on_model_change)
-            self._table.add_partition(partition.index, store_is_empty=partition.store.is_empty())
-            if self._idle_timeout_ms:
-                partition.idle = rebuilt_idle_index(partition.store, self._idle_timeout_ms)
             partition.machine.apply(PartitionEvent.RESTORE_COMPLETED)
+            self._prepare(partition)
         return ready
 
     def _opened(self, index: int) -> Store:
@@ -109,24 +99,3 @@ class LocalOpener:
                 "move offsets and state together with 'lstm-worker reset'",
             )
         return position
-
-
-def check_model(store: Store, fingerprint: bytes, on_change: str) -> None:
-    """Refuse a store whose rows belong to another model. Raises StateFromAnotherModel."""
-    first = next(iter(store.scan()), None)
-    if first is None or row_fingerprint(first[1]) == fingerprint:
-        return
-    assert len(fingerprint) == FINGERPRINT_BYTES
-    if on_change == "refuse":
-        raise StateFromAnotherModel(
-            f"stored state belongs to model {row_fingerprint(first[1])[:4].hex()}, this model is {fingerprint[:4].hex()}",
-            "start with the old model, or drop its open sequences with model.on_change = 'reset'",
-        )
-
-
-def rebuilt_idle_index(store: Store, timeout_ms: int) -> IdleIndex:
-    """The idle index of a partition's stored rows."""
-    idle = IdleIndex(timeout_ms)
-    for key, row in store.scan():
-        idle.watch(key, row_event_time(row))
-    return idle

@@ -86,6 +86,9 @@ class Consumer(Protocol):
     def commit(self, offsets: dict[int, int]) -> None:
         """Commit next offsets and wait for the answer."""
 
+    def consumer_lag(self) -> dict[int, int]:
+        """Records between the position and the log's end, per partition, as far as known without asking."""
+
     def close(self) -> None:
         """Leave the group (static members stay) and run the revoke callback."""
 
@@ -122,4 +125,4 @@ class Producer(Protocol):
 
 
 Hook = Callable[[str], None]
-"""A failpoint hook: called with the name of each step of the loop and the commit; a no-op unless a test installs one."""
+"""A failpoint hook: called with the name of each step of loop and commit; a no-op unless a test installs one."""

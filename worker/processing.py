@@ -18,13 +18,14 @@ from worker.core.types import (
     DeadLetter,
     DecodedBatch,
     EndedBy,
+    Int32Array,
     Int64Array,
     Kind,
     PredictionBatch,
     RecordBatch,
     Rejection,
 )
-from worker.errors import RowCorrupted, StoreCorrupted
+from worker.errors import RowCorrupted, StateTorn
 from worker.partitions import Ownership
 from worker.ports import Clock, Stepper
 
@@ -72,7 +73,7 @@ class Processor:
     def process(self, polled: RecordBatch, mark: Mark) -> Processed | None:
         """Advance the streams of a polled batch; None when no record of it was admitted.
 
-        Raises StoreCorrupted when a stored row cannot be read, StateFromAnotherModel when another model wrote it.
+        Raises StoreCorrupted or StateTorn when a stored row cannot be read.
         """
         batch = self._admitted(polled)
         if not len(batch):
@@ -131,12 +132,12 @@ class Processor:
     def _slots(self, batch: RecordBatch, decoded: DecodedBatch) -> Int64Array:
         """Each record's slot, touched; -1 where the key cannot be used."""
         if not decoded.rejections:
-            slots = self._table.resolve(batch.partitions, batch.keys, self._read_rows)  # type: ignore[arg-type]
+            slots = self._resolved(batch.partitions, batch.keys)  # type: ignore[arg-type]  # no key was rejected
         else:
             slots = np.full(len(batch), -1, np.int64)
             keyed = [i for i, key in enumerate(batch.keys) if key]
             keys = [key for key in batch.keys if key]
-            slots[keyed] = self._table.resolve(batch.partitions[keyed], keys, self._read_rows)
+            slots[keyed] = self._resolved(batch.partitions[keyed], keys)
         self._table.touch(slots[slots >= 0])
         return slots
 
@@ -149,7 +150,16 @@ class Processor:
                 keys = idle.due_keys(int(times.max()))
                 partitions = np.full(len(keys), index, np.int32)
                 if keys:
-                    self._table.touch(self._table.resolve(partitions, keys, self._read_rows))
+                    self._table.touch(self._resolved(partitions, keys))
+
+    def _resolved(self, partitions: Int32Array, keys: list[bytes]) -> Int64Array:
+        try:
+            return self._table.resolve(partitions, keys, self._read_rows)
+        except RowCorrupted as error:
+            raise StateTorn(
+                f"a stored row of partitions {sorted(set(partitions.tolist()))} is damaged: {error}",
+                "move the partition's store away; without a changelog its open sequences are lost",
+            ) from error
 
     def _read_rows(self, partition: int, keys: list[bytes]) -> list[bytes | None]:
         store = self._ownership[partition].store

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, Producer
 
 from worker.adapters.clock import SystemClock
+from worker.adapters.kafka_admin import KafkaAdmin
 from worker.adapters.kafka_producer import DEFAULTS as PRODUCER_DEFAULTS
 from worker.errors import ConfigError
 
@@ -71,12 +71,10 @@ def load_topic(bootstrap: str, topic: str, load: Load) -> None:
 
 def end_offsets(bootstrap: str, topic: str) -> Callable[[], int]:
     """A function that tells how many records the topic has had, over all partitions."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    latest = OffsetSpec.latest()
-    asked = {TopicPartition(topic, partition): latest for partition in range(PARTITIONS)}
+    admin = KafkaAdmin({"bootstrap.servers": bootstrap})
 
     def ends() -> int:
-        return sum(answer.result().offset for answer in admin.list_offsets(asked).values())
+        return sum(admin.end_offsets(topic, range(PARTITIONS), read_committed=True).values())
 
     return ends
 

@@ -38,7 +38,7 @@ def outputs(values: list[bytes], record_format: str) -> list[bytes]:
         halves = np.frombuffer(b"".join(values), "<f4").reshape(len(values), -1)[:, 0] * np.float32(0.5)
         rows = np.zeros(len(values), np.dtype([("step", "<i4"), ("p", "<f4"), ("flags", "u1"), ("offset", "<i8")]))
         rows["p"] = halves
-        return rows.view("V17").tolist()  # type: ignore[no-any-return]
+        return rows.view("V17").tolist()
     samples = [record["features"] for record in orjson.loads(b"[" + b",".join(values) + b"]")]
     flat = np.fromiter(chain.from_iterable(samples), np.float32).reshape(len(values), -1)[:, 0] * np.float32(0.5)
     numbers = orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")

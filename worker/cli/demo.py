@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    keep: Annotated[bool, typer.Option("--keep", help="Loop the recordings until Ctrl-C; the live page stays up.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Loop until Ctrl-C; the live page stays up.")] = False,
     speed: Annotated[float, typer.Option(min=0.1, max=100.0, help="Times the recordings' own speed of 10 Hz.")] = 1.0,
     port: Annotated[int, typer.Option(help="Port of the worker's page and metrics; 0 takes a free one.")] = 0,
 ) -> None:
@@ -70,7 +70,7 @@ def demo(
         )
         try:
             replay = Replay(broker.bootstrap_servers, recordings, speed)
-            run = _follow(console, replay, broker.bootstrap_servers, worker, keep)
+            run = _follow(console, replay, broker.bootstrap_servers, worker, Path(folder), keep)
         except KeyboardInterrupt:
             _stop(worker)
             console.print("stopped")
@@ -86,6 +86,7 @@ class Replay:
 
     def __init__(self, bootstrap: str, recordings: list[Recording], speed: float) -> None:
         self._recordings = recordings
+        self.streams = len(recordings)
         self._interval = 1.0 / (SAMPLES_PER_SECOND * speed)
         self._producer = KafkaProducer({"bootstrap.servers": bootstrap})
         self._clock = SystemClock()
@@ -130,11 +131,11 @@ class Run:
 
 
 def _follow(
-    console: Console, replay: Replay, bootstrap: str, worker: subprocess.Popen[bytes], keep: bool
+    console: Console, replay: Replay, bootstrap: str, worker: subprocess.Popen[bytes], folder: Path, keep: bool
 ) -> Run:
     clock, run, board = SystemClock(), Run(), Board()
     follower = Follower(bootstrap, OUTPUT, range(PARTITIONS_PER_TOPIC))
-    expected = replay.length * len(replay._recordings)
+    expected = replay.length * replay.streams
     finish_by = None
     with Live(console=console, refresh_per_second=8, transient=not console.is_terminal) as live:
         replay.started = clock.monotonic()
@@ -144,7 +145,7 @@ def _follow(
             run.add(follower.poll(min(0.05, max(replay.due(), 0.0)) if replay.step < replay.length else 0.05), keep)
             board.update(live, run.outputs, run.count, None if keep else expected)
             if worker.poll() is not None:
-                raise ConfigError(f"the worker process ended: {_last_line(worker)}")
+                raise WorkerError(f"the worker process ended with exit code {worker.returncode}: {worker_log(folder)}")
             if not keep and replay.step >= replay.length:
                 finish_by = finish_by or clock.monotonic() + FINISH_SECONDS_MAX
                 if clock.monotonic() > finish_by:
@@ -186,6 +187,12 @@ port = {port}
     )
     command = [sys.executable, "-m", "worker", "run", "--config", str(config)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(folder / "worker.log").open("wb"))
+
+
+def worker_log(folder: Path) -> str:
+    """The last line that the worker process wrote."""
+    lines = (folder / "worker.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    return lines[-1] if lines else "it wrote nothing"
 
 
 def _stop(worker: subprocess.Popen[bytes]) -> None:

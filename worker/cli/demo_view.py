@@ -27,9 +27,7 @@ class Board:
     def __init__(self) -> None:
         self._lines = 0
 
-    def update(
-        self, live: Live, outputs: dict[str, list[dict[str, Any]]], count: int, expected: int | None
-    ) -> None:
+    def update(self, live: Live, outputs: dict[str, list[dict[str, Any]]], count: int, expected: int | None) -> None:
         """Show the newest output of every stream; on something that is no terminal, a line each tenth."""
         if not live.console.is_terminal:
             if expected and count * 10 // expected > self._lines:
@@ -53,7 +51,7 @@ def _cell(name: str, published: dict[str, Any]) -> Text:
     probability = published["probability"]
     text = Text(f"{name:<8}{published['step']:>4}  ")
     if probability is None:
-        return text.append("·" * BAR_CELLS, style="dim").append("   –")
+        return text.append("·" * BAR_CELLS, style="dim").append("   -")
     full = round(probability * BAR_CELLS)
     style = "bold green" if published["exact"] else "cyan"
     text.append("█" * full, style=style).append("░" * (BAR_CELLS - full), style="dim")
@@ -98,9 +96,7 @@ def summary(
     return ok
 
 
-def _scores(
-    recordings: list[Recording], outputs: dict[str, list[dict[str, Any]]], labels: Any, length: int
-) -> Table:
+def _scores(recordings: list[Recording], outputs: dict[str, list[dict[str, Any]]], labels: Any, length: int) -> Table:
     table = Table(title="Log loss on the test recordings (lower is better)", title_justify="left")
     steps = [step for step in SCORED_STEPS if step <= length]
     table.add_column("published as")

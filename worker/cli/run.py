@@ -25,7 +25,7 @@ def run(
     bootstrap_servers: BootstrapOption = None,
     group_id: GroupOption = None,
     on_model_change: OnModelChange = None,
-    print_config: Annotated[bool, typer.Option("--print-config", help="Print the effective settings and exit.")] = False,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings and exit.")] = False,
 ) -> None:
     """Consume samples, step each stream's state, publish a probability for every sample."""
     flags = list(overrides or [])

@@ -15,7 +15,16 @@ import numpy as np
 from worker.core.routed import CARRIED, Routed
 from worker.core.slots import StreamTable
 from worker.core.state_row import Flag
-from worker.core.types import BoolArray, Float32Array, Int32Array, Int64Array, PredictionBatch, RecordBatch, UInt8Array
+from worker.core.types import (
+    BoolArray,
+    Float32Array,
+    Headers,
+    Int32Array,
+    Int64Array,
+    PredictionBatch,
+    RecordBatch,
+    UInt8Array,
+)
 
 
 class Readout(Protocol):
@@ -36,11 +45,13 @@ class Emit(Enum):
 @dataclass(frozen=True, slots=True)
 class Emission:
     """`changes` publishes first and final rows, and those whose probability moved by `threshold` since the last
-    published one; a move in the other direction than the last needs `hysteresis` more."""
+    published one; a move in the other direction than the last needs `hysteresis` more. `copy_headers` names headers of
+    the input record that go with its output."""
 
     emit: Emit = Emit.ALL
     threshold: float = 0.05
     hysteresis: float = 0.02
+    copy_headers: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -91,10 +102,18 @@ def publish(
         closing=routed.row_closing,
         ended_by=routed.row_ended_by,
         sequence_ids=routed.row_sequence_ids,
+        headers=_copied_headers(batch, records, emission.copy_headers),
     )
     if emission.emit is not Emit.ALL:
         predictions = _selected(predictions, _emitted_rows(predictions, routed.row_slots, table, emission))
     return Published(predictions, int(bad.sum()))
+
+
+def _copied_headers(batch: RecordBatch, records: list[int], names: frozenset[str]) -> list[Headers | None] | None:
+    given = batch.headers
+    if not names or given is None:
+        return None
+    return [[header for header in given[i] or () if header[0] in names] for i in records]
 
 
 def _row_numbers(
@@ -206,4 +225,5 @@ def _selected(predictions: PredictionBatch, rows: Int64Array) -> PredictionBatch
         closing=predictions.closing[rows],
         ended_by=predictions.ended_by[rows],
         sequence_ids=None if ids is None else [ids[i] for i in wanted],
+        headers=None if predictions.headers is None else [predictions.headers[i] for i in wanted],
     )

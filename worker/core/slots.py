@@ -55,6 +55,7 @@ class StreamTable:
         self._complete: dict[int, bool] = {}
         self._before: list[_BeforeImage] = []
         self._touched_count = 0
+        self._forgotten: dict[int, list[bytes]] = {}
 
     # ---- partitions
 
@@ -72,6 +73,7 @@ class StreamTable:
             raise ValueError(f"partition {partition} still has uncommitted rows")
         self._release(slots)
         del self._index[partition], self._complete[partition]
+        self._forgotten.pop(partition, None)
 
     # ---- look-up
 
@@ -207,7 +209,13 @@ class StreamTable:
             ]
             rows.extend((self._keys[slot], None) for slot in ended.tolist())
             changed[partition] = rows
+        for partition, keys in self._forgotten.items():
+            changed.setdefault(partition, []).extend((key, None) for key in keys)
         return changed
+
+    def forget(self, partition: int, keys: Sequence[bytes]) -> None:
+        """Delete stored rows that are not in memory, with the next commit: those of a model that is not served."""
+        self._forgotten.setdefault(partition, []).extend(keys)
 
     def committed(self) -> None:
         """What `changes` returned is durable: drop the before-images."""
@@ -216,6 +224,7 @@ class StreamTable:
             self._touched[slots] = False
         self._before.clear()
         self._touched_count = 0
+        self._forgotten.clear()
 
     def rollback(self, partitions: Sequence[int] | None = None) -> Int64Array:
         """Bring rows back to the last commit, of all partitions or of some; returns the slots rolled back."""

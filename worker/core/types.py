@@ -116,6 +116,8 @@ class PredictionBatch:
     """`EndedBy` of each row; NONE where not final."""
     sequence_ids: list[bytes] | None = None
     """The given id of each row, b"" where none was given; None when no row has one."""
+    headers: list[Headers | None] | None = None
+    """Headers copied from the record that caused each row; None when no row has any."""
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -1,0 +1,42 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test check lint format bench soak kafka kafka-stop clean
+
+help:  ## What there is to make
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+.venv/installed: pyproject.toml constraints.txt
+	@echo "Installing into .venv (once; TensorFlow makes it large)"
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "Installing the development tools into .venv (once)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev,plots]'
+	@touch $@
+
+demo: .venv/installed  ## The main job on an embedded broker (ARGS="--keep" leaves it running)
+	@$(BIN)/lstm-worker demo $(ARGS)
+
+test: .venv/installed-dev  ## The whole test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint  ## Linters, types and unit tests
+	@$(BIN)/python -m pytest tests/unit tests/test_tidy.py
+
+lint: .venv/installed-dev  ## Linters and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy --strict worker
+
+format: .venv/installed-dev  ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: .venv/installed  ## Throughput, step cost, start-up and memory on this machine
+	@$(BIN)/lstm-worker bench $(ARGS)
+
+clean:  ## Remove what was installed and made
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
