@@ -27,12 +27,24 @@ def stream_of_running_worker(bind: str, port: int, key: bytes) -> Answer | None:
 
     Raises ConfigError when something answers that is no worker, or when the worker does not answer in time.
     """
+    found = _asked(bind, port, f"/api/streams/{quote(key, safe='')}")
+    return None if found is None else Answer(found[1])
+
+
+def status_of_running_worker(bind: str, port: int) -> dict[str, Any] | None:
+    """What the worker says of itself; None when none listens there. Raises ConfigError as above."""
+    found = _asked(bind, port, "/api/status")
+    return None if found is None else found[1]
+
+
+def _asked(bind: str, port: int, path: str) -> tuple[int, dict[str, Any] | None] | None:
+    """Status and JSON body, None for a body of status 404; None when nothing listens."""
     if not port:
         return None
     host = _ANY_ADDRESS.get(bind, bind)
     connection = HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
     try:
-        connection.request("GET", f"/api/streams/{quote(key, safe='')}")
+        connection.request("GET", path)
         response = connection.getresponse()
         body = response.read()
     except ConnectionRefusedError:
@@ -44,11 +56,10 @@ def stream_of_running_worker(bind: str, port: int, key: bytes) -> Answer | None:
     finally:
         connection.close()
     if response.status == 404:
-        return Answer(None)
+        return 404, None
     if response.status != 200:
         raise ConfigError(f"{host}:{port} answered with status {response.status}", "check http.bind and http.port")
     try:
-        stream = orjson.loads(body)
+        return 200, orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ConfigError(f"{host}:{port} is no worker", "check http.bind and http.port") from error
-    return Answer(stream)

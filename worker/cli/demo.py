@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,7 @@ from rich.live import Live
 
 from worker.adapters.clock import SystemClock
 from worker.adapters.embedded_broker import PARTITIONS_PER_TOPIC, EmbeddedBroker
+from worker.adapters.http_client import status_of_running_worker
 from worker.adapters.kafka_admin import KafkaAdmin
 from worker.adapters.kafka_follower import FollowedRecord, Follower
 from worker.adapters.kafka_producer import KafkaProducer
@@ -37,6 +39,27 @@ INPUT, OUTPUT, DEAD_LETTER = "samples", "probabilities", "samples-dead-letter"
 SAMPLES_PER_SECOND = 10.0
 """The rate at which the recordings were made."""
 FINISH_SECONDS_MAX = 30.0
+JOIN_SECONDS_MAX = 30.0
+
+
+CONFIG = f"""
+[kafka]
+bootstrap_servers = "{{bootstrap}}"
+group_id = "demo"
+[topics]
+input = "{INPUT}"
+output = "{OUTPUT}"
+dead_letter = "{DEAD_LETTER}"
+[model]
+path = "{{model}}"
+[state]
+directory = "{{state}}"
+changelog = false
+[worker]
+guarantee = "at_least_once"
+[http]
+port = {{page}}
+"""
 
 
 def register(app: typer.Typer) -> None:
@@ -62,20 +85,20 @@ def demo(
     ):
         KafkaAdmin({"bootstrap.servers": broker.bootstrap_servers}).touch_topics([INPUT, OUTPUT, DEAD_LETTER])
         page = port or _free_port()
-        worker = _start_worker(Path(folder), broker.bootstrap_servers, model, page)
-        reference = background.submit(keras_predictions, model, recordings)
+        worker = WorkerProcess(Path(folder), broker.bootstrap_servers, model, page)
+        reference = background.submit(keras_predictions, model, recordings, Path(folder))
         console.print(
             f"embedded broker {broker.bootstrap_servers}; one worker process; {len(recordings)} streams over "
             f"{PARTITIONS_PER_TOPIC} partitions; page and metrics: http://127.0.0.1:{page}/"
         )
-        try:
-            replay = Replay(broker.bootstrap_servers, recordings, speed)
-            run = _follow(console, replay, broker.bootstrap_servers, worker, Path(folder), keep)
-        except KeyboardInterrupt:
-            _stop(worker)
-            console.print("stopped")
-            return
-        _stop(worker)
+        with closing(Replay(broker.bootstrap_servers, recordings, speed)) as replay:
+            try:
+                run = _follow(console, replay, broker.bootstrap_servers, worker, keep)
+            except KeyboardInterrupt:
+                console.print("stopped")
+                return
+            finally:
+                worker.stop()
         ok = summary(console, recordings, run.outputs, reference.result(), run.seconds)
     if not ok:
         raise WorkerError("the demo's outputs differ from Keras or are incomplete")
@@ -111,6 +134,11 @@ class Replay:
         )
         self.step += 1
 
+    def close(self) -> None:
+        """Wait for what was sent and disconnect."""
+        self._producer.flush()
+        self._producer.close()
+
 
 @dataclass
 class Run:
@@ -130,80 +158,84 @@ class Run:
         self.count += len(records)
 
 
-def _follow(
-    console: Console, replay: Replay, bootstrap: str, worker: subprocess.Popen[bytes], folder: Path, keep: bool
-) -> Run:
+def _follow(console: Console, replay: Replay, bootstrap: str, worker: WorkerProcess, keep: bool) -> Run:
     clock, run, board = SystemClock(), Run(), Board()
-    follower = Follower(bootstrap, OUTPUT, range(PARTITIONS_PER_TOPIC))
     expected = replay.length * replay.streams
     finish_by = None
-    with Live(console=console, refresh_per_second=8, transient=not console.is_terminal) as live:
+    _wait_for_group(console, worker)
+    with (
+        closing(Follower(bootstrap, OUTPUT, range(PARTITIONS_PER_TOPIC))) as follower,
+        Live(console=console, refresh_per_second=8, transient=not console.is_terminal) as live,
+    ):
         replay.started = clock.monotonic()
         while run.count < expected or keep:
             if (keep or replay.step < replay.length) and replay.due() <= 0:
                 replay.send_step()
             run.add(follower.poll(min(0.05, max(replay.due(), 0.0)) if replay.step < replay.length else 0.05), keep)
             board.update(live, run.outputs, run.count, None if keep else expected)
-            if worker.poll() is not None:
-                raise WorkerError(f"the worker process ended with exit code {worker.returncode}: {worker_log(folder)}")
+            worker.check()
             if not keep and replay.step >= replay.length:
                 finish_by = finish_by or clock.monotonic() + FINISH_SECONDS_MAX
                 if clock.monotonic() > finish_by:
                     break
     run.seconds = clock.monotonic() - replay.started
-    follower.close()
     return run
 
 
-def keras_predictions(model: Path, recordings: list[Recording]) -> Float32Array:
-    """`model.predict` of whole recordings, (N, K); imports Keras."""
-    from worker.model.training import predict
-
-    return predict(model, np.stack([recording.features for recording in recordings]))
-
-
-def _start_worker(folder: Path, bootstrap: str, model: Path, port: int) -> subprocess.Popen[bytes]:
-    config = folder / "worker.toml"
-    config.write_text(
-        f"""
-[kafka]
-bootstrap_servers = "{bootstrap}"
-group_id = "demo"
-[topics]
-input = "{INPUT}"
-output = "{OUTPUT}"
-dead_letter = "{DEAD_LETTER}"
-[model]
-path = "{model}"
-[state]
-directory = "{folder / "state"}"
-changelog = false
-[worker]
-guarantee = "at_least_once"
-[http]
-port = {port}
-""",
-        encoding="utf-8",
-    )
-    command = [sys.executable, "-m", "worker", "run", "--config", str(config)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(folder / "worker.log").open("wb"))
+def _wait_for_group(console: Console, worker: WorkerProcess) -> None:
+    """The embedded broker's group waits 3 s for members before it hands out partitions."""
+    clock = SystemClock()
+    deadline = clock.monotonic() + JOIN_SECONDS_MAX
+    with console.status("waiting for the consumer group") if console.is_terminal else nullcontext():
+        while not worker.runs():
+            worker.check()
+            if clock.monotonic() > deadline:
+                raise WorkerError(f"no partitions were assigned within {JOIN_SECONDS_MAX:g} s")
 
 
-def worker_log(folder: Path) -> str:
-    """The last line that the worker process wrote."""
-    lines = (folder / "worker.log").read_text(encoding="utf-8", errors="replace").splitlines()
-    return lines[-1] if lines else "it wrote nothing"
+def keras_predictions(model: Path, recordings: list[Recording], folder: Path) -> Float32Array:
+    """`model.predict` of whole recordings, (N, K), by Keras in a process of its own: it is slow to start and noisy."""
+    samples, predictions = folder / "samples.npy", folder / "predictions.npy"
+    np.save(samples, np.stack([recording.features for recording in recordings]))
+    command = [sys.executable, "-m", "worker.model.training", str(model), str(samples), str(predictions)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=(folder / "keras.log").open("wb"))
+    return np.asarray(np.load(predictions), np.float32)
 
 
-def _stop(worker: subprocess.Popen[bytes]) -> None:
-    worker.send_signal(signal.SIGTERM)
-    try:
-        code = worker.wait(20)
-    except subprocess.TimeoutExpired:
-        worker.kill()
-        raise WorkerError("the worker did not end within 20 s of SIGTERM") from None
-    if code != 0:
-        raise WorkerError(f"the worker ended with exit code {code}")
+class WorkerProcess:
+    """`lstm-worker run` in a process of its own."""
+
+    def __init__(self, folder: Path, bootstrap: str, model: Path, page: int) -> None:
+        self.page = page
+        self._log = folder / "worker.log"
+        config = folder / "worker.toml"
+        config.write_text(
+            CONFIG.format(bootstrap=bootstrap, model=model, state=folder / "state", page=page), encoding="utf-8"
+        )
+        command = [sys.executable, "-m", "worker", "run", "--config", str(config)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=self._log.open("wb"))
+
+    def check(self) -> None:
+        """Raises WorkerError with the worker's last line when it has ended."""
+        if self._process.poll() is not None:
+            lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it wrote nothing"]
+            raise WorkerError(f"the worker process ended with exit code {self._process.returncode}: {lines[-1]}")
+
+    def runs(self) -> bool:
+        """Whether it has joined the group and every partition runs."""
+        answer = status_of_running_worker("127.0.0.1", self.page)
+        return answer is not None and bool(answer["partitions"]) and bool(answer["ready"])
+
+    def stop(self) -> None:
+        """SIGTERM, as an orchestrator does. Raises WorkerError unless it ends with 0."""
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            code = self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            raise WorkerError("the worker did not end within 20 s of SIGTERM") from None
+        if code != 0:
+            raise WorkerError(f"the worker ended with exit code {code}")
 
 
 def _free_port() -> int:

@@ -39,7 +39,7 @@ class Board:
         rows = -(-len(names) // columns) if names else 0
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=True, header_style="dim")
         for _ in range(columns):
-            table.add_column("stream  step  probability of badminton", no_wrap=True)
+            table.add_column("stream  step  P(badminton)", no_wrap=True)
         for row in range(rows):
             cells = [names[i] for i in range(row, len(names), rows)] if rows else []
             table.add_row(*[_cell(name, outputs[name][-1]) for name in cells])

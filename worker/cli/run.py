@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from typing import Annotated
 
 import typer
@@ -43,6 +44,9 @@ def serve(settings: Settings) -> None:
     """Run a worker until SIGTERM or Ctrl-C: finish the batch, commit, close."""
     from worker.assembly import assembled
 
+    # Before there is anything to commit a signal just ends the start.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     with assembled(settings) as worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())

@@ -1,8 +1,12 @@
-"""The reference architecture and its training; the only file of the package that builds a Keras model."""
+"""The reference architecture, its training, and Keras' own predictions; the only file that uses Keras.
+
+`python -m worker.model.training MODEL SAMPLES.npy PREDICTIONS.npy` predicts in a process of its own.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,3 +64,7 @@ def predict(path: Path, features: Float32Array) -> Float32Array:
 
     model = keras.models.load_model(path, compile=False)
     return np.asarray(model.predict(features, verbose=0), np.float32)
+
+
+if __name__ == "__main__":
+    np.save(sys.argv[3], predict(Path(sys.argv[1]), np.load(sys.argv[2])))
