@@ -51,7 +51,9 @@ class Drained:
 
 def load_topic(bootstrap: str, topic: str, load: Load) -> None:
     """Produce the load; waits until all is on the broker."""
-    producer = Producer({**PRODUCER_DEFAULTS, "bootstrap.servers": bootstrap, "enable.idempotence": True})
+    producer = Producer(
+        {**PRODUCER_DEFAULTS, "bootstrap.servers": bootstrap, "enable.idempotence": True, "log_level": 0}
+    )
     rows = load.samples()
     if load.record_format == "binary":
         values = rows.astype("<f4").view(f"V{4 * load.features}").ravel().tolist()
@@ -71,7 +73,7 @@ def load_topic(bootstrap: str, topic: str, load: Load) -> None:
 
 def end_offsets(bootstrap: str, topic: str) -> Callable[[], int]:
     """A function that tells how many records the topic has had, over all partitions."""
-    admin = KafkaAdmin({"bootstrap.servers": bootstrap})
+    admin = KafkaAdmin({"bootstrap.servers": bootstrap, "log_level": 0})
 
     def ends() -> int:
         return sum(admin.end_offsets(topic, range(PARTITIONS), read_committed=True).values())
@@ -82,7 +84,7 @@ def end_offsets(bootstrap: str, topic: str) -> Callable[[], int]:
 def drain(bootstrap: str, command: Sequence[str], output: str, records: int) -> Drained:
     """Run a contender until `records` outputs are there, then end it. Raises ConfigError when it ends or stalls."""
     clock = SystemClock()
-    pause = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench-clock"})
+    pause = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench-clock", "log_level": 0})
     ends = end_offsets(bootstrap, output)
     before = ends()
     started = clock.monotonic()
