@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.core.codec.helpers import (
+    CHARACTERS,
     NOW_MS,
     Raw,
     Row,
@@ -27,7 +28,7 @@ GOOD = b'{"features": [1, 2.5, -3]}'
 GOOD_ROW = Row(Kind.SAMPLE, (1.0, 2.5, -3.0))
 FIXTURES = fixture_lines("input_json.jsonl")
 
-texts = st.text('a"\\{}[],:ü😀\x00', max_size=3)
+texts = st.text(CHARACTERS, max_size=3)
 float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | texts,
