@@ -65,6 +65,7 @@ class RowFormat:
         self.state_size = state_size
         self.dtype = row_dtype(outputs, state_size)
         self.row_bytes = self.dtype.itemsize
+        self._packed_dtype = np.dtype([("row", f"V{self.row_bytes}"), ("crc", "<u4")])
         blank = np.zeros(1, self.dtype)
         blank["magic"] = MAGIC
         blank["format"] = FORMAT
@@ -78,15 +79,21 @@ class RowFormat:
 
     def pack(self, rows: Rows, sequence_ids: Sequence[bytes] | None = None) -> list[bytes]:
         """Rows at rest, in order. `sequence_ids` gives row i's id, b"" for none; None when no row has one."""
-        size = self.row_bytes
-        if sequence_ids is not None:
-            rows = rows.copy()
-            rows["sequence_id_bytes"] = [len(sequence_id) for sequence_id in sequence_ids]
+        if sequence_ids is not None and any(sequence_ids):
+            return self._pack_with_ids(rows, sequence_ids)
+        size, stride = self.row_bytes, self.row_bytes + CRC_BYTES
+        packed = np.empty(len(rows), self._packed_dtype)
+        packed["row"] = rows.view(f"V{size}")
+        raw, crc32 = packed.view(np.uint8).data, zlib.crc32
+        packed["crc"] = [crc32(raw[start : start + size]) for start in range(0, len(rows) * stride, stride)]
+        return packed.view(f"V{stride}").tolist()
+
+    def _pack_with_ids(self, rows: Rows, sequence_ids: Sequence[bytes]) -> list[bytes]:
+        size, crc32 = self.row_bytes, zlib.crc32
+        rows = rows.copy()
+        rows["sequence_id_bytes"] = [len(sequence_id) for sequence_id in sequence_ids]
         raw = rows.tobytes()
-        crc32 = zlib.crc32
-        bodies = [raw[start : start + size] for start in range(0, len(raw), size)]
-        if sequence_ids is not None:
-            bodies = [body + sequence_id for body, sequence_id in zip(bodies, sequence_ids, strict=True)]
+        bodies = [raw[i * size : (i + 1) * size] + sequence_id for i, sequence_id in enumerate(sequence_ids)]
         return [body + crc32(body).to_bytes(CRC_BYTES, "little") for body in bodies]
 
     def unpack(self, packed: Sequence[bytes]) -> tuple[Rows, list[bytes]]:
