@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from worker.adapters.kafka_errors import KafkaFailed, PositionOutOfRange, translate, translate_consumed
 from worker.core.types import Headers, RecordBatch
-from worker.errors import WorkerError
+from worker.errors import Fenced, WorkerError
 from worker.ports import RebalanceListener
 
 DEFAULTS: dict[str, object] = {
@@ -86,6 +86,7 @@ class KafkaConsumer:
         self._newly_assigned: set[int] = set()
         self._revoked_in_poll: set[int] = set()
         self._pending_errors: deque[WorkerError] = deque()
+        self._fenced = False
         self._closed = False
         self._consumer = Consumer({**properties, "error_cb": self._count_error, "stats_cb": self._keep_statistics})
         if listener is not None:
@@ -180,9 +181,17 @@ class KafkaConsumer:
         return lags
 
     def close(self) -> None:
-        """Leave the group (static members stay) and run the revoke callback; idempotent."""
-        if not self._closed:
-            self._closed = True
+        """Revoke everything (lost, when fenced) while still a member, then leave; static members stay. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            # A rebalance that waits for its callback would make librdkafka leave before the listener could commit,
+            # and hang for ever when the callback then takes longer than the leaving.
+            self._consumer.poll(0)
+            self._revoke_all()
+            self._consumer.poll(0)
+        finally:
             self._consumer.close()
 
     def _poll_messages(self, records_max: int, timeout: float) -> list[Message]:
@@ -214,6 +223,7 @@ class KafkaConsumer:
                 self.error_counts[error.name()] += 1
             else:
                 translated = translate_consumed(error, self.topic, message.partition(), message.offset())
+                self._fenced = self._fenced or isinstance(translated, Fenced)
                 self._pending_errors.append(translated)
         return records
 
@@ -277,16 +287,30 @@ class KafkaConsumer:
         self._newly_assigned |= numbers
 
     def _on_revoke(self, partitions: list[TopicPartition]) -> None:
-        announced = [each.partition for each in partitions if each.partition not in self._newly_assigned]
+        announced = self._announced(partitions)
         if announced and self._listener is not None:
             self._listener.on_revoked(announced)
         self._forget(partitions)
 
     def _on_lost(self, partitions: list[TopicPartition]) -> None:
-        announced = [each.partition for each in partitions if each.partition not in self._newly_assigned]
+        announced = self._announced(partitions)
         if announced and self._listener is not None:
             self._listener.on_lost(announced)
         self._forget(partitions)
+
+    def _announced(self, partitions: list[TopicPartition]) -> list[int]:
+        """Those of them that the listener heard of and has not given back."""
+        return sorted({each.partition for each in partitions} & self._owned - self._newly_assigned)
+
+    def _revoke_all(self) -> None:
+        announced = sorted(self._owned - self._newly_assigned)
+        everything = [TopicPartition(self.topic, partition) for partition in self._owned]
+        if announced and self._listener is not None:
+            if self._fenced:
+                self._listener.on_lost(announced)
+            else:
+                self._listener.on_revoked(announced)
+        self._forget(everything)
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
         numbers = {each.partition for each in partitions}

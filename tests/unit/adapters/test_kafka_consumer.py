@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
-from confluent_kafka import KafkaError
 
-from tests.group_member import PROTOCOLS, Join, deadline, fill, places, poll_until_error, read, wait_until_assigned
-from worker.adapters.kafka_consumer import parse_group_metadata
+from tests.group_member import (
+    PROTOCOLS,
+    Join,
+    Listener,
+    deadline,
+    fill,
+    places,
+    poll_until_error,
+    read,
+    wait_until_assigned,
+)
+from worker.adapters.kafka_consumer import KafkaConsumer, parse_group_metadata
 from worker.adapters.kafka_errors import KafkaFailed, PositionOutOfRange
 from worker.adapters.kafka_producer import KafkaProducer
 from worker.errors import Retriable
@@ -189,7 +200,27 @@ def test_group_metadata_of_an_unknown_layout_is_refused(raw: bytes) -> None:
         parse_group_metadata(raw)
 
 
-def test_a_commit_that_the_group_refuses_for_now_is_retriable(join: Join) -> None:
-    consumer, _ = join()
-    with pytest.raises(Retriable, match=KafkaError(KafkaError.STALE_MEMBER_EPOCH).name()):
-        consumer.commit({0: 1})
+def test_a_commit_that_the_group_refuses_is_retriable(join: Join, client: dict[str, object], topic: str) -> None:
+    member, listener = join()
+    wait_until_assigned(member, listener, {0, 1, 2, 3})
+    outsider = KafkaConsumer({**client, "group.id": topic}, topic)
+    with pytest.raises(Retriable, match="UNKNOWN_MEMBER_ID"):
+        outsider.commit({0: 1})
+    outsider.close()
+
+
+def test_the_listener_can_commit_while_the_consumer_closes(client: dict[str, object], topic: str) -> None:
+    class Committing(Listener):
+        def on_revoked(self, partitions: Sequence[int]) -> None:
+            consumer.commit(dict.fromkeys(partitions, 5))
+            super().on_revoked(partitions)
+
+    listener = Committing()
+    config = {**client, "group.id": topic, "group.protocol": "consumer"}
+    consumer = KafkaConsumer(config, topic, listener)
+    wait_until_assigned(consumer, listener, {0, 1, 2, 3})
+    consumer.start_at({0: 0})
+    consumer.close()
+    successor = KafkaConsumer(config, topic)
+    assert successor.committed([0, 3]) == {0: 5, 3: 5}
+    successor.close()
