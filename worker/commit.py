@@ -58,11 +58,11 @@ class AtLeastOnceDelivery:
             return
         self._hook("offsets_committed")
 
-    def abandon(self, partitions: Sequence[OwnedPartition]) -> None:
-        """States and positions go back to the last commit; outputs already sent will be sent again."""
-        self._table.rollback([partition.index for partition in partitions])
-        for partition in partitions:
-            partition.rollback()
+    def abandon(self, partitions: Sequence[OwnedPartition]) -> bool:
+        """Outputs already sent stay; their next owner sends them again."""
+        del partitions
+        return False
 
     def close(self) -> None:
-        """Nothing is held: what was queued is delivered or the process ends."""
+        """What was queued and not flushed is dropped: no committed state depends on it."""
+        self._producer.close()

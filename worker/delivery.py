@@ -11,7 +11,7 @@ from worker.core.codec.dead_letter import dead_letter_record
 from worker.core.types import DeadLetter, Headers, PredictionBatch
 from worker.errors import TooManyBadRecords
 from worker.partitions import OwnedPartition
-from worker.ports import Producer
+from worker.ports import RecordSink
 
 BREAKER_RECORDS_MIN = 100
 """Below this many records the share of bad ones says nothing about the format."""
@@ -21,13 +21,22 @@ class Delivery(Protocol):
     """One guarantee. `send` may be called any number of times between two commits."""
 
     def send(self, predictions: PredictionBatch, values: Sequence[bytes]) -> None:
-        """Queue output records; they reach read_committed consumers with the next commit at the latest."""
+        """Queue output records; they reach read_committed consumers with the next commit at the latest.
+
+        Raises TransactionAborted when nothing since the last commit counts: the caller rolls states and positions back.
+        """
 
     def commit(self, partitions: Sequence[OwnedPartition], letters: Sequence[DeadLetter]) -> None:
-        """Make outputs, dead letters, states and input offsets durable, in this guarantee's order."""
+        """Make outputs, dead letters, states and input offsets durable, in this guarantee's order.
 
-    def abandon(self, partitions: Sequence[OwnedPartition]) -> None:
-        """Take back what was not committed for these partitions; their states and positions are rolled back."""
+        Raises TransactionAborted as `send` does.
+        """
+
+    def abandon(self, partitions: Sequence[OwnedPartition]) -> bool:
+        """Give up what is not committed of partitions that were lost.
+
+        True when this undoes the uncommitted work of all partitions, False when only of these.
+        """
 
     def close(self) -> None:
         """Release the clients; nothing uncommitted is sent."""
@@ -51,7 +60,7 @@ PARTITION_BY_KEY = -1
 
 
 def send_predictions(
-    producer: Producer, topics: OutputTopics, predictions: PredictionBatch, values: Sequence[bytes]
+    producer: RecordSink, topics: OutputTopics, predictions: PredictionBatch, values: Sequence[bytes]
 ) -> None:
     """Queue output records with the event time as timestamp, on the input's partition number or by key."""
     by_key = [PARTITION_BY_KEY] * len(predictions)
@@ -65,7 +74,7 @@ def send_predictions(
     )
 
 
-def send_dead_letters(producer: Producer, topics: OutputTopics, letters: Sequence[DeadLetter]) -> None:
+def send_dead_letters(producer: RecordSink, topics: OutputTopics, letters: Sequence[DeadLetter]) -> None:
     """Queue dead letters with the original key, value, headers and timestamp and headers that say why."""
     if not letters:
         return

@@ -7,7 +7,7 @@ One thread owns consumer, producer, table and stores. Rebalance callbacks run in
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from worker.core.commit_policy import CommitPolicy
 from worker.core.slots import StreamTable
 from worker.core.types import DeadLetter, RecordBatch
 from worker.delivery import BadRecordBreaker, Delivery
+from worker.errors import TransactionAborted
 from worker.metrics import Metrics
 from worker.opening import Opener
 from worker.partitions import OwnedPartition, Ownership
@@ -126,10 +127,10 @@ class Worker:
     def on_lost(self, partitions: Sequence[int]) -> None:
         """Another member may own them already: drop, never commit."""
         self._metrics.rebalance("lost")
-        lost = [self._ownership[index] for index in partitions if index in self._ownership]
-        self._delivery.abandon([partition for partition in lost if partition.running])
-        gone = set(partitions)
-        self._dead_letters = [letter for letter in self._dead_letters if letter.partition not in gone]
+        owned = [self._ownership[index] for index in partitions if index in self._ownership]
+        lost = [partition for partition in owned if partition.running]
+        everything = self._delivery.abandon(lost)
+        self._roll_back([each for each in self._ownership if each.running] if everything else lost)
         self._let_go(partitions)
         log.warning("lost partitions %s", sorted(partitions))
 
@@ -148,6 +149,7 @@ class Worker:
 
     def _turn(self) -> None:
         self._start_ready_partitions()
+        self._rewind()
         wait = self._policy.seconds_until_due(self._clock.monotonic(), POLL_SECONDS_MAX)
         polled = self._consumer.poll_batch(self._settings.batch_records, wait)
         self._stages.mark("idle" if polled is None else "poll")
@@ -174,14 +176,14 @@ class Worker:
         self._hook("stepped")
         values = self._encoder.encode(done.predictions) if len(done.predictions) else []
         self._stages.mark("encode")
-        if values:
-            self._delivery.send(done.predictions, values)
-        self._stages.mark("produce")
-        self._hook("produced")
-        self._dead_letters.extend(done.dead_letters)
         self._breaker.add(done.records, done.dead_letters)
         self._policy.processed(self._clock.monotonic(), done.records)
         self._count(polled, done)
+        if values and not self._undone_unless(lambda: self._delivery.send(done.predictions, values)):
+            return
+        self._stages.mark("produce")
+        self._hook("produced")
+        self._dead_letters.extend(done.dead_letters)
 
     def _count(self, polled: RecordBatch, done: Processed) -> None:
         partitions, records = np.unique(polled.partitions, return_counts=True)
@@ -211,13 +213,47 @@ class Worker:
             uncommitted=self._table.touched_count,
         )
 
+    def _undone_unless(self, deliver: Callable[[], None]) -> bool:
+        """Whether a call of the delivery succeeded; after an abort everything goes back to the last commit."""
+        try:
+            deliver()
+        except TransactionAborted as error:
+            log.warning("nothing since the last commit counts: %s", error)
+            self._metrics.aborted()
+            self._roll_back([partition for partition in self._ownership if partition.running])
+            return False
+        return True
+
+    def _roll_back(self, partitions: Sequence[OwnedPartition]) -> None:
+        """States, positions and dead letters of these partitions as of the last commit."""
+        indices = {partition.index for partition in partitions}
+        slots = self._table.rollback(sorted(indices))
+        for partition in partitions:
+            partition.rollback()
+        for slot in slots.tolist():
+            owner = self._table.owner_of(slot)
+            idle = self._ownership[owner].idle if owner in self._ownership else None
+            if idle is not None and self._table.rows["step"][slot] > 0:
+                idle.watch(self._table.key_of(slot), int(self._table.rows["event_time"][slot]))
+        self._dead_letters = [letter for letter in self._dead_letters if letter.partition not in indices]
+        self._policy.did_commit(self._clock.monotonic())
+
+    def _rewind(self) -> None:
+        """Send the consumer back for partitions that were rolled back; until then their records are refused."""
+        rewinding = [partition for partition in self._ownership if partition.running and partition.rewinding]
+        if rewinding:
+            self._consumer.start_at({partition.index: partition.next_offset for partition in rewinding})
+            for partition in rewinding:
+                partition.rewound()
+
     def _commit(self) -> None:
         changed: list[OwnedPartition] = list(self._ownership.changed())
         if not changed:
             return
         self._breaker.check(self._dead_letters)
         started = self._clock.monotonic()
-        self._delivery.commit(changed, self._dead_letters)
+        if not self._undone_unless(lambda: self._delivery.commit(changed, self._dead_letters)):
+            return
         self._metrics.committed(self._clock.monotonic() - started, self._clock.now_ms() / 1000, self._dead_letters)
         self._dead_letters = []
         self._policy.did_commit(self._clock.monotonic())

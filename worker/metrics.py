@@ -119,6 +119,10 @@ class Metrics:
         for reason, count in Tally(letter.rejection.reason for letter in letters).items():
             self.dead_letters.labels(reason).inc(count)
 
+    def aborted(self) -> None:
+        """A transaction that was aborted; its input is read again."""
+        self.commits.labels("aborted").inc()
+
     def partitions(self, states: Mapping[int, str], watermarks_ms: Mapping[int, int], lags: Mapping[int, int]) -> None:
         """Replace what is known of the owned partitions."""
         for family in (self.partition_state, self.watermark, self.consumer_lag):
@@ -132,6 +136,24 @@ class Metrics:
                 self.watermark.labels(str(partition)).set(watermark / 1000)
         for partition, lag in lags.items():
             self.consumer_lag.labels(str(partition)).set(lag)
+
+    def restoring(self, remaining: Mapping[int, int]) -> None:
+        """Changelog offsets left by partition; only those that restore."""
+        self.restore_remaining.clear()
+        for partition, offsets in remaining.items():
+            self.restore_remaining.labels(str(partition)).set(offsets)
+
+    def restored(self, records: int) -> None:
+        """Rows written to a store."""
+        self.restored_records.inc(records)
+
+    def store_corrupted(self) -> None:
+        """A damaged store was set aside."""
+        self.store_corruptions.inc()
+
+    def store_wiped(self, reason: str) -> None:
+        """A store is rebuilt from nothing."""
+        self.store_wipes.labels(reason).inc()
 
     def streams(self, *, open_streams: int, in_memory: int, evicted: int, store_reads: int, uncommitted: int) -> None:
         """Counts of the stream table."""

@@ -26,6 +26,8 @@ class OwnedPartition:
     committed_watermark_ms: int = -1
     changelog_next_offset: int = 0
     idle: IdleIndex | None = None
+    rewinding: bool = False
+    """Rolled back; records are refused until the consumer was sent back to `next_offset`."""
 
     @property
     def running(self) -> bool:
@@ -47,8 +49,15 @@ class OwnedPartition:
         self.committed_watermark_ms = self.watermark_ms
 
     def rollback(self) -> None:
+        """Back to the last commit; the consumer has to be sent back as well."""
+        self.rewinding = True
         self.next_offset = self.committed_next_offset
         self.watermark_ms = self.committed_watermark_ms
+
+    def rewound(self) -> None:
+        """The consumer was sent back."""
+        self.rewinding = False
+        self.machine.apply(PartitionEvent.POSITION_RESET)
 
     def position(self) -> StorePosition:
         """What a store write now would record."""
@@ -81,6 +90,9 @@ class Ownership:
 
     def __getitem__(self, index: int) -> OwnedPartition:
         return self._owned[index]
+
+    def get(self, index: int) -> OwnedPartition | None:
+        return self._owned.get(index)
 
     def assign(self, index: int) -> OwnedPartition:
         self._assignments += 1

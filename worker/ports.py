@@ -55,6 +55,10 @@ class Store(Protocol):
     def position(self) -> StorePosition | None:
         """The position of the last write; None for a store that was never written."""
 
+    @property
+    def written_at_ms(self) -> int:
+        """Wall clock of the last write, milliseconds; -1 before the first."""
+
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Rows of the given stream keys, None where there is none. Raises StoreCorrupted."""
 
@@ -106,8 +110,8 @@ class RebalanceListener(Protocol):
         """Already somebody else's: drop, never commit."""
 
 
-class Producer(Protocol):
-    """Produces outputs and dead letters; order is kept per partition."""
+class RecordSink(Protocol):
+    """Takes records to produce; order is kept per partition."""
 
     def produce_many(
         self,
@@ -120,8 +124,15 @@ class Producer(Protocol):
     ) -> None:
         """Queue records; waits while the local queue is full. Raises ProduceFailed on a refused record."""
 
+
+class Producer(RecordSink, Protocol):
+    """Produces without transactions."""
+
     def flush(self) -> None:
         """Wait until everything queued is delivered. Raises ProduceFailed when a record was not."""
+
+    def close(self) -> None:
+        """Drop what is queued and disconnect; idempotent."""
 
 
 Hook = Callable[[str], None]

@@ -103,10 +103,11 @@ class Processor:
         keep = np.ones(len(batch), np.bool_)
         for index in np.unique(batch.partitions).tolist():
             mine = batch.partitions == index
-            if index not in self._ownership or not self._ownership[index].running:
+            owned = self._ownership.get(index)
+            if owned is None or not owned.running or owned.rewinding:
                 keep[mine] = False
             else:
-                keep[mine] = batch.offsets[mine] >= self._ownership[index].next_offset
+                keep[mine] = batch.offsets[mine] >= owned.next_offset
         return batch if keep.all() else _taken(batch, np.flatnonzero(keep))
 
     def _routed(self, batch: RecordBatch, decoded: DecodedBatch) -> Routed:

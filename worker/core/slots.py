@@ -84,6 +84,10 @@ class StreamTable:
     def key_of(self, slot: int) -> bytes:
         return self._keys[slot]
 
+    def owner_of(self, slot: int) -> int:
+        """The partition of a slot in use, -1 of a free one."""
+        return int(self._owners[slot])
+
     def resolve(self, partitions: Int32Array, keys: Sequence[bytes], read_rows: ReadRows) -> Int64Array:
         """The slots (N,) of N streams, reading rows that are not in memory, one call of `read_rows` a partition.
 

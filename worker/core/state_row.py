@@ -184,3 +184,8 @@ def decode_row(row: bytes) -> DecodedRow:
 def row_event_time(row: bytes) -> int:
     """The event time of the row's last sample, milliseconds; the row must be checked before."""
     return int.from_bytes(row[56:64], "little", signed=True)
+
+
+def row_last_offset(row: bytes) -> int:
+    """The input offset of the row's last sample; the row must be checked before."""
+    return int.from_bytes(row[48:56], "little", signed=True)

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from worker.core.types import Int64Array
 
 
-def waves(slots: Int64Array) -> Iterator[Int64Array]:
-    """Record numbers of each wave: no slot repeats within one, and over all of them each slot keeps its order."""
+def waves(slots: Int64Array) -> tuple[Int64Array, list[Int64Array]]:
+    """Distinct slots (U,), most records first, and the record numbers of each wave.
+
+    Record i of wave k belongs to the i-th distinct slot: every wave steps a prefix of the slots of the wave before, so
+    their rows are gathered once a batch. Over all waves each record appears once and each slot keeps its order.
+    """
     order = np.argsort(slots, kind="stable")
     by_slot = slots[order]
-    place = np.arange(len(order))
-    begins = np.ones(len(order), np.bool_)
-    begins[1:] = by_slot[1:] != by_slot[:-1]
-    rank = place - np.maximum.accumulate(np.where(begins, place, 0))
-    if not rank.any():
-        yield place
-        return
-    by_rank = np.argsort(rank, kind="stable")
-    bounds = np.flatnonzero(np.diff(rank[by_rank])) + 1
-    yield from np.split(order[by_rank], bounds)
+    is_new = by_slot[1:] != by_slot[:-1]
+    if is_new.all():
+        return slots, [np.arange(len(slots))] if len(slots) else []
+    starts = np.concatenate(([0], np.flatnonzero(is_new) + 1))
+    counts = np.diff(starts, append=len(slots))
+    most_first = np.argsort(-counts, kind="stable")
+    starts, counts = starts[most_first], counts[most_first]
+    sizes = np.searchsorted(-counts, -np.arange(counts[0]))
+    return by_slot[starts], [order[starts[:size] + k] for k, size in enumerate(sizes.tolist())]

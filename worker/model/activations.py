@@ -23,7 +23,7 @@ def softmax(xp: Any, x: Any) -> Any:
 
 
 def _elu(xp: Any, x: Any, alpha: float = 1.0) -> Any:
-    return xp.where(x > 0, x, alpha * (xp.exp(xp.minimum(x, 0)) - 1))
+    return xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0)))
 
 
 def _softplus(xp: Any, x: Any) -> Any:
@@ -52,20 +52,22 @@ _HARD_SIGMOID_KERAS_2: Function = lambda xp, x: xp.minimum(xp.maximum(0.2 * x + 
 _HARD_SIGMOID_KERAS_3: Function = lambda xp, x: xp.minimum(xp.maximum(x / 6 + 0.5, 0), 1)  # noqa: E731
 
 
-def activation(name: Any, layer: str, keras_major: int) -> Function:
+def activation_name(value: Any) -> Any:
+    """The name in a layer's `activation`: a string, nothing, or an object that wraps the name."""
+    if isinstance(value, dict):
+        inner = value.get("config")
+        return inner.get("name", value.get("class_name")) if isinstance(inner, dict) else inner
+    return "linear" if value is None else value
+
+
+def activation(value: Any, layer: str, keras_major: int) -> Function:
     """Raises ModelNotStreamable for a name that is not on the list; Keras 3 redefined `hard_sigmoid`."""
-    if isinstance(name, dict):
-        name = (
-            name.get("config", {}).get("name", name.get("class_name"))
-            if isinstance(name.get("config"), dict)
-            else name.get("config")
-        )
-    name = "linear" if name is None else name
+    name = activation_name(value)
     if name == "hard_sigmoid":
         return _HARD_SIGMOID_KERAS_2 if keras_major < 3 else _HARD_SIGMOID_KERAS_3
     if not isinstance(name, str) or name not in FUNCTIONS:
         raise ModelNotStreamable(
             f"layer {layer!r} has activation {str(name)[:40]!r}, which is not known",
-            f"use one of {', '.join(sorted(FUNCTIONS))}",
+            f"use one of {', '.join(sorted([*FUNCTIONS, 'hard_sigmoid']))}",
         )
     return FUNCTIONS[name]

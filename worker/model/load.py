@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from worker.model.compile import compile_model
-from worker.model.files.reading import read_model_file
+from worker.model.files.reading import open_model_file
 from worker.model.program import StepProgram
 
 
@@ -14,4 +14,5 @@ def load_program(path: str | Path, *, timesteps: int | None = None) -> StepProgr
 
     Raises ModelNotStreamable with one line: file or layer, reason, way out.
     """
-    return compile_model(read_model_file(Path(path)), timesteps)
+    with open_model_file(Path(path)) as file:
+        return compile_model(file, timesteps)

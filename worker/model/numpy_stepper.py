@@ -13,7 +13,7 @@ ROWS_MAX = 1024
 
 
 class NumpyStepper:
-    """Steps `worker.ports.Stepper`'s contract in waves."""
+    """Steps `worker.ports.Stepper`'s contract in waves. One thread at a time."""
 
     def __init__(self, program: StepProgram) -> None:
         self._program = program
@@ -26,12 +26,17 @@ class NumpyStepper:
     ) -> Float32Array:
         """See worker.ports.Stepper."""
         logits = np.empty((len(slots), self.outputs), np.float32)
-        if not len(slots):
-            return logits
-        with np.errstate(all="ignore"):
-            for wave in waves(slots):
-                for start in range(0, len(wave), ROWS_MAX):
-                    part = wave[start : start + ROWS_MAX]
-                    rows = slots[part]
-                    logits[part], states[rows] = self._program.step(features[part], states[rows], steps[part])
+        distinct, cut = waves(slots)
+        with np.errstate(all="ignore"):  # a stream of NaN is answered with NaN, not with a warning per batch
+            for start in range(0, len(distinct), ROWS_MAX):
+                block = slice(start, start + ROWS_MAX)
+                rows = states[distinct[block]]
+                for wave in cut:
+                    records = wave[block]
+                    if not len(records):
+                        break
+                    logits[records] = self._program.advance(
+                        features.take(records, axis=0), rows[: len(records)], steps.take(records)
+                    )
+                states[distinct[block]] = rows
         return logits

@@ -27,7 +27,8 @@ class PlanRow:
 class Node:
     """One layer as a step and as a whole.
 
-    `step(x (B, in), state (B, s), steps (B,)) → (y (B, out), new state or None)` in float32;
+    `step(x (B, in), state (B, s), steps (B,)) → y (B, out)` in float32; it writes the new state into `state`, and the
+    next call may overwrite `y`.
     `whole(x (N, T, in)) → (N, T, out)` in float64, every prefix at once, written independently of `step`.
     """
 
@@ -36,7 +37,7 @@ class Node:
     kind: str
     width: int
     state_floats: int
-    step: Callable[[Any, Any, Any], tuple[Any, Any]]
+    step: Callable[[Any, Any, Any], Any]
     whole: Callable[[Any], Any]
     exact: str = "every step"
 
@@ -76,21 +77,25 @@ class StepProgram:
             PlanRow(node.layer, node.class_name, node.kind, node.state_floats, node.exact) for node in self.nodes
         )
 
-    def step(self, features: Float32Array, state: Float32Array, steps: Int32Array) -> tuple[Float32Array, Float32Array]:
-        """One sample of each of B streams. Where `steps` is 1 the given state is ignored."""
+    def advance(self, features: Float32Array, state: Float32Array, steps: Int32Array) -> Float32Array:
+        """Logits of one sample of each of B streams; `state` is stepped in place. Valid until the next call.
+
+        Where `steps` is 1 the given state is ignored. One thread at a time.
+        """
         first = steps == 1
         if first.any():
-            state = np.where(first[:, None], np.float32(0), state)
+            state[first] = 0
         values: Any = features
-        new_state = np.empty_like(state)
         at = 0
         for node in self.nodes:
-            size = node.state_floats
-            values, after = node.step(values, state[:, at : at + size], steps)
-            if size:
-                new_state[:, at : at + size] = after
-            at += size
-        return values, new_state
+            values = node.step(values, state[:, at : at + node.state_floats], steps)
+            at += node.state_floats
+        return values  # type: ignore[no-any-return]
+
+    def step(self, features: Float32Array, state: Float32Array, steps: Int32Array) -> tuple[Float32Array, Float32Array]:
+        """`advance` on copies: (logits, new state)."""
+        after = np.array(state, np.float32)
+        return np.array(self.advance(features, after, steps)), after
 
     def outputs_of(self, logits: Float32Array) -> Float32Array:
         """The head's activation, (N, K) → (N, K); never overflows."""

@@ -9,24 +9,26 @@ from __future__ import annotations
 import io
 import json
 import re
+import stat
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
-import numpy.typing as npt
 
 from worker.errors import ModelNotStreamable
+from worker.model.files.weights import WAY_OUT, WEIGHT_BYTES_MAX, Array, WeightReader
 
-WEIGHT_BYTES_MAX = 512 << 20
 CONFIGURATION_BYTES_MAX = 16 << 20
-LAYERS_MAX = 1000
-WAY_OUT = "save the trained model again with model.save('model.keras')"
-
-Array = npt.NDArray[np.float32]
+FILE_BYTES_MAX = 2 * WEIGHT_BYTES_MAX
+NESTING_MAX = 64
+"""Levels of the configuration; those of Keras have about ten."""
+INFLATION_MAX = 100
+"""Of a zip member against its compressed size; trained weights hardly compress at all."""
 
 
 @dataclass(slots=True)
@@ -42,103 +44,133 @@ class ModelFile:
     weights: Callable[[str, str, int], list[Array]]
 
 
-def read_model_file(path: Path) -> ModelFile:
-    """Raises ModelNotStreamable with the file, what is wrong, and the way out."""
+@contextmanager
+def open_model_file(path: Path) -> Iterator[ModelFile]:
+    """Raises ModelNotStreamable with the file, what is wrong, and the way out; `weights` does too."""
+    head = _head(path)
+    if head.startswith(b"PK"):
+        with _damage_refused(path):
+            configuration, keras_major, content = _read_zip(path)
+        arrays: Any = _zip_weights
+    elif head == b"\x89HDF\r\n\x1a\n":
+        with _damage_refused(path):
+            content = h5py.File(path, "r")
+        configuration, keras_major, arrays = None, 0, _hdf5_weights
+    else:
+        what = "is empty" if not head else "is neither a .keras zip nor an HDF5 file"
+        raise _refused(path, what, WAY_OUT)
+    reader = WeightReader(path)
+
+    def weights(name: str, class_name: str, k: int) -> list[Array]:
+        with _damage_refused(path):
+            return arrays(reader, content, name, class_name, k)  # type: ignore[no-any-return]
+
+    with content:
+        if configuration is None:
+            with _damage_refused(path):
+                configuration, keras_major = _hdf5_configuration(path, content)
+        yield ModelFile(path, configuration, keras_major, weights)
+
+
+def _head(path: Path) -> bytes:
     try:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise _refused(path, "is a directory (a SavedModel?)", WAY_OUT)
+        if not stat.S_ISREG(found.st_mode):
+            raise _refused(path, "is not a regular file", "copy the model into one")
+        if found.st_size > FILE_BYTES_MAX:
+            raise _refused(path, f"is larger than {FILE_BYTES_MAX >> 20} MiB", "serve a smaller model")
         with path.open("rb") as file:
-            head = file.read(8)
-            if path.stat().st_size > 2 * WEIGHT_BYTES_MAX:
-                raise _refused(path, f"is larger than {2 * WEIGHT_BYTES_MAX >> 20} MiB", "serve a smaller model")
+            return file.read(8)
     except FileNotFoundError as error:
         raise _refused(path, "does not exist", "set model.path to a trained .keras or .h5 file") from error
-    except IsADirectoryError as error:
-        raise _refused(path, "is a directory (a SavedModel?)", WAY_OUT) from error
     except OSError as error:
-        raise _refused(path, f"cannot be read ({error.strerror})", "check its permissions") from error
-    try:
-        if head.startswith(b"PK"):
-            return _read_zip(path)
-        if head == b"\x89HDF\r\n\x1a\n":
-            return _read_hdf5(path)
-    except (zipfile.BadZipFile, json.JSONDecodeError, UnicodeDecodeError, OSError, KeyError, RecursionError) as error:
-        raise _refused(path, f"is damaged or incomplete ({error})", WAY_OUT) from error
-    what = "is empty" if not head else "is neither a .keras zip nor an HDF5 file"
-    raise _refused(path, what, WAY_OUT)
+        raise _refused(path, f"cannot be read ({error.strerror})", "check the path and its permissions") from error
 
 
 def _refused(path: Path, what: str, way_out: str) -> ModelNotStreamable:
     return ModelNotStreamable(f"{path} {what}", way_out)
 
 
-def _read_zip(path: Path) -> ModelFile:
+@contextmanager
+def _damage_refused(path: Path) -> Iterator[None]:
+    """What zipfile, zlib, json and h5py raise on damaged bytes, as the refusal of this file."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise _refused(path, f"is damaged or incomplete ({reason})", WAY_OUT) from error
+
+
+def _read_zip(path: Path) -> tuple[dict[str, Any], int, Any]:
     with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            bound = WEIGHT_BYTES_MAX if member.filename.endswith(".h5") else CONFIGURATION_BYTES_MAX
-            if member.file_size > bound:
-                raise _refused(path, f"holds {member.filename} of {member.file_size} bytes", "serve a smaller model")
-        metadata = json.loads(archive.read("metadata.json"))
-        configuration = json.loads(archive.read("config.json"))
-        weights = h5py.File(io.BytesIO(archive.read("model.weights.h5")), "r")
-    groups = weights["layers"] if "layers" in weights else weights["_layer_checkpoint_dependencies"]
-
-    def layer_weights(name: str, class_name: str, k: int) -> list[Array]:
-        prefix = _snake_case(class_name)
-        numbered = sorted(
-            (int(match.group(1) or 0), found)
-            for found in groups
-            if (match := re.fullmatch(rf"{prefix}(?:_(\d+))?", found))
-        )
-        if k >= len(numbered):
-            return []
-        group = groups[numbered[k][1]]
-        holder = group["cell"]["vars"] if "cell" in group else group.get("vars", {})
-        return [_array(path, holder, key, name) for key in sorted(holder, key=int)]
-
-    return ModelFile(path, configuration, _major(metadata.get("keras_version")), layer_weights)
+        metadata = _json_object(path, "metadata.json", _member(path, archive, "metadata.json"))
+        configuration = _json_object(path, "config.json", _member(path, archive, "config.json"))
+        weights = h5py.File(io.BytesIO(_member(path, archive, "model.weights.h5")), "r")
+    return configuration, _major(metadata.get("keras_version")), weights
 
 
-def _read_hdf5(path: Path) -> ModelFile:
-    file = h5py.File(path, "r")
-    raw = file.attrs.get("model_config")
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        member = archive.getinfo(name)
+    except KeyError as error:
+        raise _refused(path, f"is a zip without {name}", WAY_OUT) from error
+    bound = WEIGHT_BYTES_MAX if name.endswith(".h5") else CONFIGURATION_BYTES_MAX
+    if member.file_size > bound or member.file_size > INFLATION_MAX * member.compress_size:
+        raise _refused(path, f"declares {name} of {member.file_size} bytes", WAY_OUT)
+    return archive.read(member)
+
+
+def _json_object(path: Path, name: str, text: str | bytes) -> dict[str, Any]:
+    value = json.loads(text)
+    level = [value]
+    for _ in range(NESTING_MAX):
+        nested = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [child for children in nested for child in children]
+    if level or not isinstance(value, dict):
+        raise _refused(path, f"has a {name} that is no configuration of a model", WAY_OUT)
+    return value
+
+
+def _zip_weights(reader: WeightReader, content: Any, name: str, class_name: str, k: int) -> list[Array]:
+    """Groups are numbered by class in model order; Keras 2.12 names their parent differently and skips numbers."""
+    root = "layers" if "layers" in content else "_layer_checkpoint_dependencies"
+    groups = reader.descend(content, root, name)
+    pattern = re.compile(rf"{_snake_case(class_name)}(?:_(\d{{1,6}}))?")
+    numbered = sorted((int(match.group(1) or 0), found) for found in groups if (match := pattern.fullmatch(found)))
+    if k >= len(numbered):
+        return []
+    group = reader.descend(groups, numbered[k][1], name)
+    holder = "cell/vars" if "cell" in group else "vars"
+    if holder == "vars" and "vars" not in group:
+        return []
+    variables = reader.descend(group, holder, name)
+    return reader.arrays(variables, sorted(variables, key=int), name)
+
+
+def _hdf5_configuration(path: Path, content: Any) -> tuple[dict[str, Any], int]:
+    raw = content.attrs.get("model_config")
     if raw is None:
         raise _refused(path, "holds weights but no architecture", "save the whole model with model.save('model.keras')")
-    text = raw.decode("utf-8") if isinstance(raw, bytes) else str(raw)
-    if len(text) > CONFIGURATION_BYTES_MAX:
-        raise _refused(path, "has an oversized configuration", WAY_OUT)
-    version = file.attrs.get("keras_version", "")
-    root = file["model_weights"]
-
-    def layer_weights(name: str, class_name: str, k: int) -> list[Array]:
-        del class_name, k
-        group = root.get(name)
-        if group is None:
-            return []
-        names = [
-            each.decode() if isinstance(each, bytes) else str(each) for each in group.attrs.get("weight_names", [])
-        ]
-        return [_array(path, group, each, name) for each in names]
-
-    major = _major(version.decode() if isinstance(version, bytes) else version)
-    return ModelFile(path, json.loads(text), major, layer_weights)
+    configuration = _json_object(path, "model_config", raw if isinstance(raw, bytes) else str(raw))
+    return configuration, _major(content.attrs.get("keras_version"))
 
 
-def _array(path: Path, group: Any, key: str, layer: str) -> Array:
-    link = group.get(key, getlink=True) if "/" not in key else None
-    if link is not None and not isinstance(link, h5py.HardLink):
-        raise _refused(path, f"stores weights of {layer!r} behind a link", WAY_OUT)
-    dataset = group[key]
-    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual or dataset.dtype.kind != "f":
-        raise _refused(path, f"stores weights of {layer!r} in a form that is not read", WAY_OUT)
-    if dataset.size * 4 > WEIGHT_BYTES_MAX:
-        raise _refused(path, f"declares weights of {layer!r} of {dataset.size} numbers", "serve a smaller model")
-    array = np.asarray(dataset[...], np.float32)
-    if not np.isfinite(array).all():
-        raise _refused(path, f"has weights of {layer!r} that are not finite", "train the model again")
-    return array
+def _hdf5_weights(reader: WeightReader, content: Any, name: str, class_name: str, k: int) -> list[Array]:
+    del class_name, k
+    root = reader.descend(content, "model_weights", name)
+    if name not in root:
+        return []
+    group = reader.descend(root, name, name)
+    names = [each.decode() if isinstance(each, bytes) else str(each) for each in group.attrs.get("weight_names", ())]
+    return reader.arrays(group, names, name)
 
 
 def _major(version: Any) -> int:
-    match = re.match(r"(\d+)", str(version or ""))
+    """Files of Keras 2.2 and earlier do not always say; those of Keras 3 do."""
+    text = version.decode(errors="replace") if isinstance(version, bytes) else str(version or "")
+    match = re.match(r"(\d{1,3})\.", text)
     return int(match.group(1)) if match else 2
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from worker.errors import ModelNotStreamable
-from worker.model.files.reading import Array
+from worker.model.files.weights import WAY_OUT, Array
 
-BUFFER_HINT = "train it again without this layer"
+UNITS_MAX = 1 << 16
 
 
 @dataclass(slots=True)
 class Layer:
-    """One layer of the graph: `width` is what comes in, `shape` whether it is a sequence, a last step or flattened."""
+    """One layer of the graph. `width` is the number of features that reach it, in the form of `kind`."""
 
     name: str
     class_name: str
@@ -27,30 +27,49 @@ class Layer:
     timesteps: int | None
     keras_major: int
 
-    def refused(self, reason: str, way_out: str = BUFFER_HINT) -> ModelNotStreamable:
+    def refused(self, reason: str, way_out: str = "train the model again without this layer") -> ModelNotStreamable:
         """The error that names this layer."""
         return ModelNotStreamable(f"layer {self.name!r} ({self.class_name}) cannot be stepped: {reason}", way_out)
 
+    def units(self) -> int:
+        """Raises ModelNotStreamable unless it is a whole number within its bounds."""
+        units = self.config.get("units")
+        if not is_whole(units, UNITS_MAX):
+            raise self.refused(f"units is {shown(units)}, not a whole number from 1 to {UNITS_MAX}", WAY_OUT)
+        return int(units)  # type: ignore[arg-type]
 
-def shaped(layer: Layer, shapes: list[tuple[int, ...]]) -> list[Array]:
-    """The first weights, checked against the shapes that the configuration implies."""
+    def flag(self, key: str, default: bool = False) -> bool:
+        """Raises ModelNotStreamable for what is neither true nor false."""
+        value = self.config.get(key, default)
+        if not isinstance(value, bool):
+            raise self.refused(f"{key} is {shown(value)}, not true or false", WAY_OUT)
+        return value
+
+    def exact(self) -> str:
+        """When this layer's output is the trained layer's."""
+        return f"step {self.timesteps}" if self.kind == "end" else "every step"
+
+
+def is_whole(value: Any, largest: int) -> bool:
+    """Whether a value of a file is a whole number from 1 to `largest`."""
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest
+
+
+def shown(value: Any) -> str:
+    """A value of a file in an error's one line."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return repr(value if not isinstance(value, str) else value[:40])[:60]
+
+
+def weighted(layer: Layer, shapes: list[tuple[int, ...]], bias_shape: tuple[int, ...]) -> list[Array]:
+    """The layer's weights, of these shapes, and its bias; zeros for the bias where `use_bias` is off.
+
+    Raises ModelNotStreamable where the file has others.
+    """
+    use_bias = layer.flag("use_bias", True)
+    wanted = [*shapes, bias_shape] if use_bias else shapes
     found = [weight.shape for weight in layer.weights]
-    if found[: len(shapes)] != shapes:
-        raise ModelNotStreamable(
-            f"layer {layer.name!r} ({layer.class_name}) should have weights of shape {shapes}, the file has {found}",
-            "save the trained model again with model.save('model.keras')",
-        )
-    return layer.weights[: len(shapes)]
-
-
-def biased(layer: Layer, index: int, shape: tuple[int, ...]) -> Array:
-    """The bias at `index`, or zeros where `use_bias` is off."""
-    if not layer.config.get("use_bias", True):
-        return np.zeros(shape, np.float32)
-    if len(layer.weights) <= index or layer.weights[index].shape != shape:
-        found = [weight.shape for weight in layer.weights]
-        raise ModelNotStreamable(
-            f"layer {layer.name!r} ({layer.class_name}) should have a bias of shape {shape}, the file has {found}",
-            "save the trained model again with model.save('model.keras')",
-        )
-    return layer.weights[index]
+    if found != wanted:
+        raise layer.refused(f"its configuration implies weights of {wanted}, the file has {found or 'none'}", WAY_OUT)
+    return layer.weights if use_bias else [*layer.weights, np.zeros(bias_shape, np.float32)]

@@ -8,53 +8,48 @@ import numpy as np
 
 from worker.model.activations import activation
 from worker.model.program import Node
-from worker.model.rules.context import Layer, biased, shaped
+from worker.model.rules.context import Layer, weighted
 
 
 def dense(layer: Layer) -> Node:
     """The same product at every step; after Flatten the sum of one kernel slice per step."""
-    units = int(layer.config["units"])
+    units = layer.units()
     function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
-    bias = biased(layer, 1, (units,))
     if layer.kind == "flat":
-        return _running_sum(layer, units, function, bias)
-    (kernel,) = shaped(layer, [(layer.width, units)])
+        return _running_sum(layer, units, function)
+    kernel, bias = weighted(layer, [(layer.width, units)], (units,))
 
-    def step(x: Any, state: Any, steps: Any) -> tuple[Any, Any]:
+    def step(x: Any, state: Any, steps: Any) -> Any:
         del state, steps
-        return function(np, x @ kernel + bias), None
+        return function(np, x @ kernel + bias)
 
     def whole(x: Any) -> Any:
         return function(np, x @ kernel.astype(np.float64) + bias.astype(np.float64))
 
-    return Node(layer.name, "Dense", layer.kind, units, 0, step, whole, _exact(layer))
+    return Node(layer.name, "Dense", layer.kind, units, 0, step, whole, layer.exact())
 
 
-def _running_sum(layer: Layer, units: int, function: Any, bias: Any) -> Node:
+def _running_sum(layer: Layer, units: int, function: Any) -> Node:
     """Flatten → Dense: logit_T = b + Σ_t W_t·x_t, so the state is the sum so far; exact at step T."""
     timesteps = layer.timesteps
     if timesteps is None:
-        raise layer.refused("it follows Flatten, and the file does not fix the number of steps", "give --timesteps")
-    (kernel,) = shaped(layer, [(timesteps * layer.width, units)])
+        way_out = "set sequence.length, or --timesteps of `lstm-worker check`"
+        raise layer.refused("it follows Flatten, and the file does not fix the number of steps", way_out)
+    kernel, bias = weighted(layer, [(timesteps * layer.width, units)], (units,))
     slices = np.ascontiguousarray(kernel.reshape(timesteps, layer.width, units))
     # With one output the parts are a row-wise dot product, many times cheaper than a batch of small matrices.
     single = np.ascontiguousarray(slices[:, :, 0]) if units == 1 else None
 
-    def step(x: Any, state: Any, steps: Any) -> tuple[Any, Any]:
+    def step(x: Any, state: Any, steps: Any) -> Any:
         at = np.minimum(steps, timesteps) - 1
         if single is not None:
-            part = np.einsum("bf,bf->b", x, single[at])[:, None]
+            state[:, 0] += np.einsum("bf,bf->b", x, single.take(at, axis=0))
         else:
-            part = np.einsum("bf,bfk->bk", x, slices[at])
-        total = state + part
-        return function(np, total + bias), total
+            state += np.einsum("bf,bfk->bk", x, slices.take(at, axis=0))
+        return function(np, state + bias)
 
     def whole(x: Any) -> Any:
         parts = np.einsum("ntf,tfk->ntk", x, slices[: x.shape[1]].astype(np.float64))
         return function(np, np.cumsum(parts, axis=1) + bias.astype(np.float64))
 
     return Node(layer.name, "Dense", "end", units, units, step, whole, f"step {timesteps}")
-
-
-def _exact(layer: Layer) -> str:
-    return f"step {layer.timesteps}" if layer.kind == "end" else "every step"

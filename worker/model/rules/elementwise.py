@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from worker.model.activations import activation
+from worker.model.activations import activation, activation_name
 from worker.model.program import Node
-from worker.model.rules.context import Layer
+from worker.model.rules.context import WAY_OUT, Layer, shown
+
+PARAMETER_MAX = 3e38
+"""Of a slope, scale or offset: the largest float32, rounded down."""
 
 
 def _elementwise(layer: Layer, function: Callable[[Any], Any]) -> Node:
-    def step(x: Any, state: Any, steps: Any) -> tuple[Any, Any]:
+    def step(x: Any, state: Any, steps: Any) -> Any:
         del state, steps
-        return function(x), None
+        return function(x)
 
-    exact = f"step {layer.timesteps}" if layer.kind == "end" else "every step"
-    return Node(layer.name, layer.class_name, layer.kind, layer.width, 0, step, function, exact)
+    return Node(layer.name, layer.class_name, layer.kind, layer.width, 0, step, function, layer.exact())
 
 
 def identity(layer: Layer) -> Node:
@@ -28,7 +30,7 @@ def identity(layer: Layer) -> Node:
 
 def activation_layer(layer: Layer) -> Node:
     """`Activation` by name."""
-    if layer.kind == "flat" and layer.config.get("activation") == "softmax":
+    if layer.kind == "flat" and activation_name(layer.config.get("activation")) == "softmax":
         raise layer.refused("a softmax over all steps needs all of them")
     function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
     return _elementwise(layer, lambda x: function(np, x))
@@ -52,7 +54,7 @@ def leaky_relu(layer: Layer) -> Node:
 
 def relu(layer: Layer) -> Node:
     """`ReLU(max_value, negative_slope, threshold)`."""
-    top = layer.config.get("max_value")
+    top = None if layer.config.get("max_value") is None else _number(layer, layer.config["max_value"])
     slope = _number(layer, layer.config.get("negative_slope") or 0.0)
     threshold = _number(layer, layer.config.get("threshold") or 0.0)
 
@@ -80,9 +82,9 @@ def rescaling(layer: Layer) -> Node:
 def _number(layer: Layer, value: Any) -> float:
     """Numbers as files hold them: plain, or Keras 2's wrapped numpy scalars."""
     if isinstance(value, dict):
-        value = value.get(
-            "value", value.get("config", {}).get("value") if isinstance(value.get("config"), dict) else None
-        )
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise layer.refused(f"a parameter is not a number: {str(value)[:40]}", "save the model again")
+        value = value.get("value", value.get("config"))
+    if isinstance(value, dict):
+        value = value.get("value")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= PARAMETER_MAX:
+        raise layer.refused(f"a parameter is {shown(value)}, not a number", WAY_OUT)
     return float(value)

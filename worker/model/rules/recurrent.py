@@ -10,44 +10,47 @@ from typing import Any
 
 import numpy as np
 
-from worker.errors import ModelNotStreamable
-from worker.model.activations import activation
+from worker.model.activations import activation, activation_name
 from worker.model.program import Node
-from worker.model.rules.context import Layer, biased, shaped
+from worker.model.rules.context import Layer, weighted
+from worker.model.scratch import Scratch
 
 
 def _check_recurrent(layer: Layer) -> None:
-    if layer.config.get("go_backwards"):
+    if layer.flag("go_backwards"):
         raise layer.refused("it reads the sequence backwards, so its first step needs the last sample")
-    if layer.config.get("return_state"):
+    if layer.flag("return_state"):
         raise layer.refused("it also returns its state", "build the model without return_state")
+    if layer.flag("time_major"):
+        raise layer.refused("it wants time as the first axis", "build the model without time_major")
+    if layer.kind != "sequence":
+        raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
 
 
-def _cut(layer: Layer) -> str:
-    return "sequence" if layer.config.get("return_sequences") else "last"
+def _output_kind(layer: Layer) -> str:
+    return "sequence" if layer.flag("return_sequences") else "last"
 
 
 def lstm(layer: Layer) -> Node:
     """State: h, c."""
     _check_recurrent(layer)
-    units = int(layer.config["units"])
-    kernel, recurrent = shaped(layer, [(layer.width, 4 * units), (units, 4 * units)])
-    bias = biased(layer, 2, (4 * units,))
+    units = layer.units()
+    kernel, recurrent, bias = weighted(layer, [(layer.width, 4 * units), (units, 4 * units)], (4 * units,))
     names = layer.config.get("activation", "tanh"), layer.config.get("recurrent_activation", "sigmoid")
     inner = activation(names[0], layer.name, layer.keras_major)
     gate = activation(names[1], layer.name, layer.keras_major)
 
-    if names == ("tanh", "sigmoid"):
+    if (activation_name(names[0]), activation_name(names[1])) == ("tanh", "sigmoid"):
         step = _fused_lstm(kernel, recurrent, bias, units)
     else:
 
-        def step(x: Any, state: Any, steps: Any) -> tuple[Any, Any]:
+        def step(x: Any, state: Any, steps: Any) -> Any:
             del steps
             h, c = state[:, :units], state[:, units:]
             i, f, g, o = np.split(x @ kernel + h @ recurrent + bias, 4, axis=1)
-            c = gate(np, f) * c + gate(np, i) * inner(np, g)
-            h = gate(np, o) * inner(np, c)
-            return h, np.concatenate([h, c], axis=1)
+            c[...] = gate(np, f) * c + gate(np, i) * inner(np, g)
+            h[...] = gate(np, o) * inner(np, c)
+            return h
 
     def whole(x: Any) -> Any:
         k, r, b = kernel.astype(np.float64), recurrent.astype(np.float64), bias.astype(np.float64)
@@ -62,32 +65,43 @@ def lstm(layer: Layer) -> Node:
             out[:, t] = h
         return out
 
-    return Node(layer.name, "LSTM", _cut(layer), units, 2 * units, step, whole)
+    return Node(layer.name, "LSTM", _output_kind(layer), units, 2 * units, step, whole)
 
 
 def _fused_lstm(kernel: Any, recurrent: Any, bias: Any, units: int) -> Any:
-    """One product and one tanh for all gates: sigmoid(v) = tanh(v/2)/2 + 1/2, its first 1/2 folded into the weights."""
-    order = np.r_[0:units, units : 2 * units, 3 * units : 4 * units, 2 * units : 3 * units]
-    scale = np.concatenate([np.full(3 * units, 0.5), np.ones(units)]).astype(np.float32)
-    stacked = np.ascontiguousarray(np.concatenate([kernel, recurrent])[:, order] * scale, np.float32)
-    offset = (bias[order] * scale).astype(np.float32)
+    """One product and one tanh for all gates: sigmoid(v) = tanh(v/2)/2 + 1/2, its first 1/2 folded into the weights.
+
+    Rows [x, h, 1] meet kernels stacked as [kernel, recurrent, bias], one (features + units + 1, units) a gate, so that
+    every gate comes out contiguous.
+    """
+    features = len(kernel)
+    stacked = np.concatenate([kernel, recurrent, bias[None]]).reshape(-1, 4, units).transpose(1, 0, 2)
+    # i, f, o, candidate: the three sigmoids lie together.
+    gates_first = np.ascontiguousarray(stacked[[0, 1, 3, 2]] * np.array([0.5, 0.5, 0.5, 1])[:, None, None], np.float32)
+    inputs, sums, squashed = Scratch(features + units + 1, fill=1), Scratch(4 * units), Scratch(units)
     half = np.float32(0.5)
 
-    def step(x: Any, state: Any, steps: Any) -> tuple[Any, Any]:
+    def step(x: Any, state: Any, steps: Any) -> Any:
         del steps
-        z = np.concatenate([x, state[:, :units]], axis=1) @ stacked
-        z += offset
+        h, c = state[:, :units], state[:, units:]
+        joined = inputs.rows(len(x))
+        joined[:, :features] = x
+        joined[:, features:-1] = h
+        z = sums.rows(len(x)).reshape(4, len(x), units)
+        np.matmul(joined, gates_first, out=z)
         np.tanh(z, out=z)
-        gates = z[:, : 3 * units]
+        gates = z[:3]
         gates *= half
         gates += half
-        after = np.empty((len(z), 2 * units), np.float32)
-        h, c = after[:, :units], after[:, units:]
-        np.multiply(z[:, units : 2 * units], state[:, units:], out=c)
-        c += z[:, :units] * z[:, 3 * units :]
-        np.tanh(c, out=h)
-        h *= z[:, 2 * units : 3 * units]
-        return h, after
+        i, f, o, candidate = z
+        c *= f
+        i *= candidate
+        c += i
+        y = squashed.rows(len(x))
+        np.tanh(c, out=y)
+        y *= o
+        h[...] = y
+        return y
 
     return step
 
@@ -95,10 +109,10 @@ def _fused_lstm(kernel: Any, recurrent: Any, bias: Any, units: int) -> Any:
 def gru(layer: Layer) -> Node:
     """State: h."""
     _check_recurrent(layer)
-    units = int(layer.config["units"])
-    reset_after = bool(layer.config.get("reset_after", False))
-    kernel, recurrent = shaped(layer, [(layer.width, 3 * units), (units, 3 * units)])
-    both = biased(layer, 2, (2, 3 * units) if reset_after else (3 * units,))
+    units = layer.units()
+    reset_after = layer.flag("reset_after")
+    bias_shape = (2, 3 * units) if reset_after else (3 * units,)
+    kernel, recurrent, both = weighted(layer, [(layer.width, 3 * units), (units, 3 * units)], bias_shape)
     bias, recurrent_bias = (both[0], both[1]) if reset_after else (both, np.zeros_like(both))
     inner = activation(layer.config.get("activation", "tanh"), layer.name, layer.keras_major)
     gate = activation(layer.config.get("recurrent_activation", "sigmoid"), layer.name, layer.keras_major)
@@ -116,10 +130,10 @@ def gru(layer: Layer) -> Node:
             candidate = inner(np, a[:, 2 * units :] + (reset * h) @ r[:, 2 * units :])
         return z * h + (1 - z) * candidate
 
-    def step(x: Any, state: Any, steps: Any) -> tuple[Any, Any]:
+    def step(x: Any, state: Any, steps: Any) -> Any:
         del steps
-        h = cell(x, state, kernel, recurrent, bias, recurrent_bias)
-        return h, h
+        state[...] = h = cell(x, state, kernel, recurrent, bias, recurrent_bias)
+        return h
 
     def whole(x: Any) -> Any:
         wide = [each.astype(np.float64) for each in (kernel, recurrent, bias, recurrent_bias)]
@@ -129,21 +143,20 @@ def gru(layer: Layer) -> Node:
             out[:, t] = h = cell(x[:, t], h, *wide)
         return out
 
-    return Node(layer.name, "GRU", _cut(layer), units, units, step, whole)
+    return Node(layer.name, "GRU", _output_kind(layer), units, units, step, whole)
 
 
 def simple_rnn(layer: Layer) -> Node:
     """State: h."""
     _check_recurrent(layer)
-    units = int(layer.config["units"])
-    kernel, recurrent = shaped(layer, [(layer.width, units), (units, units)])
-    bias = biased(layer, 2, (units,))
+    units = layer.units()
+    kernel, recurrent, bias = weighted(layer, [(layer.width, units), (units, units)], (units,))
     inner = activation(layer.config.get("activation", "tanh"), layer.name, layer.keras_major)
 
-    def step(x: Any, state: Any, steps: Any) -> tuple[Any, Any]:
+    def step(x: Any, state: Any, steps: Any) -> Any:
         del steps
-        h = inner(np, x @ kernel + state @ recurrent + bias)
-        return h, h
+        state[...] = h = inner(np, x @ kernel + state @ recurrent + bias)
+        return h
 
     def whole(x: Any) -> Any:
         h = np.zeros((len(x), units))
@@ -153,9 +166,5 @@ def simple_rnn(layer: Layer) -> Node:
             out[:, t] = h = inner(np, z)
         return out
 
-    return Node(layer.name, "SimpleRNN", _cut(layer), units, units, step, whole)
+    return Node(layer.name, "SimpleRNN", _output_kind(layer), units, units, step, whole)
 
-
-def not_streamable(layer: Layer) -> Node:
-    """For layers that need the whole sequence at once."""
-    raise ModelNotStreamable(f"layer {layer.name!r} ({layer.class_name}) needs the whole sequence")

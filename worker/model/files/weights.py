@@ -1,0 +1,65 @@
+"""Arrays out of HDF5: plain, finite, bounded numbers that the file itself holds, or a refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from worker.errors import ModelNotStreamable
+
+WEIGHT_BYTES_MAX = 512 << 20
+ARRAYS_MAX = 16
+"""Of one layer; no layer class that is served has more than 3."""
+WAY_OUT = "save the trained model again with model.save('model.keras')"
+
+Array = npt.NDArray[np.float32]
+
+
+class WeightReader:
+    """Reads the arrays of one file; all of them together stay within WEIGHT_BYTES_MAX, whatever the file declares."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._bytes = 0
+
+    def arrays(self, group: Any, names: list[str], layer: str) -> list[Array]:
+        """Raises ModelNotStreamable; KeyError where a name is missing."""
+        if len(names) > ARRAYS_MAX:
+            raise self._refused(layer, f"are {len(names)} arrays", WAY_OUT)
+        return [self._array(self.descend(group, name, layer), layer) for name in names]
+
+    def descend(self, group: Any, name: str, layer: str) -> Any:
+        """What lies under `name`, with slashes, through hard links only: the others lead out of the file."""
+        for part in name.split("/"):
+            link = group.get(part, getlink=True) if part and isinstance(group, h5py.Group) else None
+            if link is None:
+                raise KeyError(name)
+            if not isinstance(link, h5py.HardLink):
+                raise self._refused(layer, "lie behind a link", WAY_OUT)
+            group = group[part]
+        return group
+
+    def _array(self, dataset: Any, layer: str) -> Array:
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or dataset.dtype.kind != "f":
+            raise self._refused(layer, "are not arrays of numbers", WAY_OUT)
+        if dataset.is_virtual or dataset.external:
+            raise self._refused(layer, "lie in another file", WAY_OUT)
+        declared = dataset.size * dataset.dtype.itemsize
+        self._bytes += declared
+        if self._bytes > WEIGHT_BYTES_MAX:
+            raise self._refused(layer, f"need more than {WEIGHT_BYTES_MAX >> 20} MiB", "serve a smaller model")
+        # A file of a few bytes may declare any shape; Keras stores every number.
+        if dataset.id.get_storage_size() < declared:
+            raise self._refused(layer, f"declare {dataset.size} numbers and hold fewer", WAY_OUT)
+        with np.errstate(over="ignore"):
+            array = np.asarray(dataset[...], np.float32)
+        if not np.isfinite(array).all():
+            raise self._refused(layer, "are not finite", "train the model again, with a lower learning rate")
+        return array
+
+    def _refused(self, layer: str, what: str, way_out: str) -> ModelNotStreamable:
+        return ModelNotStreamable(f"{self._path}: the weights of layer {layer[:60]!r} {what}", way_out)

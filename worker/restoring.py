@@ -1,0 +1,235 @@
+"""From assigned to running with a changelog: plan, read, write, run; partition by partition."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from worker.adapters.kafka_changelog import ChangelogBatch, KafkaChangelogReader
+from worker.adapters.kafka_consumer import KafkaConsumer
+from worker.core.commit_metadata import parse_metadata
+from worker.core.partition import PartitionEvent
+from worker.core.restore import (
+    Committed,
+    Disk,
+    Halt,
+    Log,
+    RestorePlan,
+    RestoreProgress,
+    plan_restore,
+    torn_row,
+)
+from worker.core.state_row import check_row, row_last_offset
+from worker.errors import Retriable, RowCorrupted, StateTorn, StoreCorrupted
+from worker.metrics import Metrics
+from worker.opening import OffsetBounds
+from worker.partitions import OwnedPartition
+from worker.ports import Clock, Store, StorePosition
+
+log = logging.getLogger(__name__)
+
+STEP_SECONDS = 0.2
+"""Longest piece of restore work in one turn of the loop: partitions that run wait for no more than this."""
+STABLE_SECONDS_MAX = 1.0
+"""How long to wait for a stable committed offset in one turn; an open transaction of the former owner delays it."""
+LOG_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class RestoreFiles:
+    """What restoring does to the disk: open (raises StoreCorrupted), wipe, set aside."""
+
+    open: Callable[[int], Store]
+    wipe: Callable[[int], None]
+    set_aside: Callable[[int], None]
+
+
+@dataclass(slots=True)
+class _Restore:
+    partition: OwnedPartition
+    plan: RestorePlan
+    progress: RestoreProgress
+    logged: float
+
+
+class ChangelogOpener:
+    """Restores each assigned partition to the changelog offset that its committed offset names."""
+
+    def __init__(
+        self,
+        *,
+        files: RestoreFiles,
+        consumer: KafkaConsumer,
+        reader: KafkaChangelogReader,
+        input_bounds: OffsetBounds,
+        changelog_bounds: OffsetBounds,
+        start: str,
+        tombstone_retention_ms: int,
+        prepare: Callable[[OwnedPartition], None],
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._files = files
+        self._consumer = consumer
+        self._reader = reader
+        self._input_bounds = input_bounds
+        self._changelog_bounds = changelog_bounds
+        self._start = start
+        self._tombstone_retention_ms = tombstone_retention_ms
+        self._prepare = prepare
+        self._metrics = metrics
+        self._clock = clock
+        self._waiting: list[OwnedPartition] = []
+        self._restoring: dict[int, _Restore] = {}
+        self._set_aside: set[int] = set()
+
+    def begin(self, partitions: Sequence[OwnedPartition]) -> None:
+        self._waiting.extend(partitions)
+
+    def forget(self, partition: OwnedPartition) -> None:
+        if partition in self._waiting:
+            self._waiting.remove(partition)
+        if self._restoring.pop(partition.index, None) is not None:
+            self._reader.end(partition.index)
+        self._set_aside.discard(partition.index)
+
+    def progress(self) -> list[OwnedPartition]:
+        """Raises StateTorn where disk, offsets and changelog disagree, StateFromAnotherModel, UserErrors of Kafka."""
+        ready: list[OwnedPartition] = []
+        for partition in list(self._waiting):
+            if self._begun(partition):
+                self._waiting.remove(partition)
+        deadline = self._clock.monotonic() + STEP_SECONDS
+        while self._restoring and self._clock.monotonic() < deadline:
+            for index, batch in self._reader.read(STEP_SECONDS / 4).items():
+                if index in self._restoring:
+                    self._apply(self._restoring[index], batch)
+            ready.extend(self._finished())
+        ready.extend(self._finished())
+        self._report()
+        return ready
+
+    # ---- one partition
+
+    def _begun(self, partition: OwnedPartition) -> bool:
+        """Plan and start to read; False while the committed offset is not stable yet."""
+        try:
+            found = self._consumer.committed_with_metadata([partition.index], STABLE_SECONDS_MAX)[partition.index]
+        except Retriable as error:
+            log.info("partition %d waits for a stable committed offset: %s", partition.index, error)
+            return False
+        committed = None if found is None else Committed(found[0], parse_metadata(found[1]))
+        store = self._opened(partition)
+        plan = self._planned(partition.index, committed, store)
+        if plan.wipe:
+            log.warning("partition %d: the local store is %s, restoring from nothing", partition.index, plan.wipe)
+            self._metrics.store_wiped(plan.wipe)
+            store.close()
+            self._files.wipe(partition.index)
+            store = self._files.open(partition.index)
+        partition.store = store
+        partition.machine.apply(PartitionEvent.STORE_OPENED)
+        now = self._clock.monotonic()
+        self._restoring[partition.index] = _Restore(
+            partition, plan, RestoreProgress(plan.start, plan.target, plan.start, now), now
+        )
+        if plan.start < plan.target:
+            self._reader.begin(partition.index, max(plan.start, self._changelog_bounds(partition.index)[0]))
+        return True
+
+    def _opened(self, partition: OwnedPartition) -> Store:
+        """Open the store; a damaged one is set aside once, never repaired."""
+        try:
+            return self._files.open(partition.index)
+        except StoreCorrupted as error:
+            if partition.index in self._set_aside:
+                raise
+            self._set_aside.add(partition.index)
+            partition.machine.apply(PartitionEvent.STORE_CORRUPTED)
+            self._metrics.store_corrupted()
+            log.error("partition %d: the store is damaged and set aside: %s", partition.index, error)
+            self._files.set_aside(partition.index)
+            return self._files.open(partition.index)
+
+    def _planned(self, index: int, committed: Committed | None, store: Store) -> RestorePlan:
+        position = store.position
+        disk = None
+        if position is not None:
+            disk = Disk(position.input_next_offset, position.changelog_next_offset, store.written_at_ms)
+        plan = plan_restore(
+            disk=disk,
+            committed=committed,
+            changelog=Log(*self._changelog_bounds(index)),
+            input_log=Log(*self._input_bounds(index)),
+            start_at_end=self._start == "latest",
+            now_ms=self._clock.now_ms(),
+            tombstone_retention_ms=self._tombstone_retention_ms,
+        )
+        if isinstance(plan, Halt):
+            store.close()
+            raise StateTorn(f"partition {index}: {plan.reason}", plan.hint)
+        return plan
+
+    def _apply(self, restore: _Restore, batch: ChangelogBatch) -> None:
+        plan, index = restore.plan, restore.partition.index
+        wanted = sum(1 for offset in batch.offsets if offset < plan.target)
+        rows = batch.rows[:wanted]
+        for _, row in rows:
+            if row is not None:
+                self._check(index, row, plan)
+        position = min(max(batch.position, restore.progress.position), plan.target)
+        assert restore.partition.store is not None
+        held = restore.partition.store.position
+        restore.partition.store.write(
+            rows, StorePosition(held.input_next_offset if held else 0, position, plan.watermark_ms)
+        )
+        restore.progress.position = position
+        restore.partition.machine.apply(PartitionEvent.RESTORE_PROGRESSED)
+        self._metrics.restored(len(rows))
+
+    @staticmethod
+    def _check(index: int, row: bytes, plan: RestorePlan) -> None:
+        try:
+            check_row(row)
+        except RowCorrupted as error:
+            raise StateTorn(f"partition {index}: the changelog holds a damaged row: {error}") from error
+        if torn_row(row_last_offset(row), plan.input_next_offset):
+            raise StateTorn(
+                f"partition {index}: a restored row saw input offset {row_last_offset(row)}, "
+                f"only {plan.input_next_offset} is committed: a transaction was torn",
+                "keep all files and look at the broker's transaction log; `lstm-worker reset` begins anew",
+            )
+
+    def _finished(self) -> list[OwnedPartition]:
+        ready: list[OwnedPartition] = []
+        for index in [index for index, restore in self._restoring.items() if restore.progress.done]:
+            restore = self._restoring.pop(index)
+            plan, partition = restore.plan, restore.partition
+            if plan.start < plan.target:
+                self._reader.end(index)
+            assert partition.store is not None
+            position = StorePosition(plan.input_next_offset, plan.target, plan.watermark_ms)
+            if partition.store.position != position:
+                partition.store.write((), position)
+            partition.begin_at(position)
+            partition.machine.apply(PartitionEvent.RESTORE_COMPLETED)
+            self._prepare(partition)
+            ready.append(partition)
+            seconds = self._clock.monotonic() - restore.progress.began
+            log.info("partition %d restored to changelog offset %d in %.1f s", index, plan.target, seconds)
+        return ready
+
+    def _report(self) -> None:
+        now = self._clock.monotonic()
+        self._metrics.restoring({index: each.progress.remaining for index, each in self._restoring.items()})
+        for index, restore in self._restoring.items():
+            if now - restore.logged >= LOG_SECONDS:
+                restore.logged = now
+                left = restore.progress.seconds_left(now)
+                log.info(
+                    "partition %d restores: %d changelog offsets left, %s",
+                    index,
+                    restore.progress.remaining,
+                    "no estimate yet" if left is None else f"about {left:.0f} s",
+                )
