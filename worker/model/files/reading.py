@@ -48,27 +48,20 @@ class ModelFile:
 def open_model_file(path: Path) -> Iterator[ModelFile]:
     """Raises ModelNotStreamable with the file, what is wrong, and the way out; `weights` does too."""
     head = _head(path)
-    if head.startswith(b"PK"):
-        with _damage_refused(path):
-            configuration, keras_major, content = _read_zip(path)
-        arrays: Any = _zip_weights
-    elif head == b"\x89HDF\r\n\x1a\n":
-        with _damage_refused(path):
-            content = h5py.File(path, "r")
-        configuration, keras_major, arrays = None, 0, _hdf5_weights
-    else:
-        what = "is empty" if not head else "is neither a .keras zip nor an HDF5 file"
+    if not head.startswith(b"PK") and head != b"\x89HDF\r\n\x1a\n":
+        what = "is neither a .keras zip nor an HDF5 file" if head else "is empty"
         raise _refused(path, what, WAY_OUT)
+    with _damage_refused(path):
+        is_zip = head.startswith(b"PK")
+        configuration, keras_major, content = _read_zip(path) if is_zip else _read_hdf5(path)
+    find = _zip_weights if is_zip else _hdf5_weights
     reader = WeightReader(path)
 
     def weights(name: str, class_name: str, k: int) -> list[Array]:
         with _damage_refused(path):
-            return arrays(reader, content, name, class_name, k)  # type: ignore[no-any-return]
+            return find(reader, content, name, class_name, k)
 
     with content:
-        if configuration is None:
-            with _damage_refused(path):
-                configuration, keras_major = _hdf5_configuration(path, content)
         yield ModelFile(path, configuration, keras_major, weights)
 
 
@@ -149,12 +142,13 @@ def _zip_weights(reader: WeightReader, content: Any, name: str, class_name: str,
     return reader.arrays(variables, sorted(variables, key=int), name)
 
 
-def _hdf5_configuration(path: Path, content: Any) -> tuple[dict[str, Any], int]:
+def _read_hdf5(path: Path) -> tuple[dict[str, Any], int, Any]:
+    content = h5py.File(path, "r")
     raw = content.attrs.get("model_config")
     if raw is None:
         raise _refused(path, "holds weights but no architecture", "save the whole model with model.save('model.keras')")
     configuration = _json_object(path, "model_config", raw if isinstance(raw, bytes) else str(raw))
-    return configuration, _major(content.attrs.get("keras_version"))
+    return configuration, _major(content.attrs.get("keras_version")), content
 
 
 def _hdf5_weights(reader: WeightReader, content: Any, name: str, class_name: str, k: int) -> list[Array]:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from worker.model.activations import activation, activation_name
+from worker.model.files.weights import WAY_OUT
 from worker.model.program import Node
-from worker.model.rules.context import WAY_OUT, Layer, shown
+from worker.model.rules.context import Layer, shown
 
 PARAMETER_MAX = 3e38
 """Of a slope, scale or offset: the largest float32, rounded down."""

@@ -167,4 +167,3 @@ def simple_rnn(layer: Layer) -> Node:
         return out
 
     return Node(layer.name, "SimpleRNN", _output_kind(layer), units, units, step, whole)
-
