@@ -2,51 +2,49 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from worker import __version__
 from worker.adapters.clock import SystemClock
 from worker.adapters.http import HttpServer
 from worker.adapters.kafka_admin import KafkaAdmin
+from worker.adapters.kafka_changelog import KafkaChangelogReader
 from worker.adapters.kafka_consumer import KafkaConsumer
-from worker.adapters.kafka_producer import KafkaProducer
+from worker.adapters.kafka_producer import KafkaProducer, TransactionalKafkaProducer
 from worker.adapters.rocksdb_store import RocksDBStore, SharedMemory, StoreIdentity
 from worker.adapters.state_directory import StateDirectory
 from worker.commit import AtLeastOnceDelivery
 from worker.config import Settings
-from worker.core.codec import input_decoder, output_encoder
+from worker.core.codec import OutputEncoder, input_decoder, output_encoder
 from worker.core.commit_policy import CommitPolicy
 from worker.core.publishing import Emission, Emit
 from worker.core.sequence import OnGap, SequenceRules
 from worker.core.slots import StreamTable, slots_for
 from worker.core.state_row import RowFormat
-from worker.delivery import BadRecordBreaker, OutputTopics
-from worker.errors import ConfigError
+from worker.delivery import BadRecordBreaker, Delivery, OutputTopics
 from worker.loop import LoopSettings, Worker
 from worker.metrics import Metrics
-from worker.model.calibration import calibration_for
-from worker.model.contract import verify
-from worker.model.load import load_program
 from worker.model.numpy_stepper import NumpyStepper
-from worker.model.program import StepProgram
-from worker.model.readout import Readout
-from worker.opening import LocalOpener
+from worker.opening import LocalOpener, OffsetBounds, Opener
 from worker.partitions import Ownership
 from worker.ports import Hook
 from worker.processing import Processor
+from worker.restoring import ChangelogOpener, RestoreFiles
+from worker.serving import ServedModel, check_topics, load_model, refuse_unavailable
 from worker.status import StatusBoard
 from worker.takeover import Takeover
-
-log = logging.getLogger(__name__)
+from worker.transactional_commit import TransactionalDelivery
 
 REACH_SECONDS_MAX = 10.0
 """How long to wait for the first broker before the worker gives up at start."""
+INIT_SECONDS_MAX = 30.0
+"""`init_transactions` waits for the coordinator and for the end of the last instance's transaction."""
 DEAD_LETTER_BYTES_MAX = 900_000
 """Below the broker's default message.max.bytes (1,048,588) with room for key and headers."""
+COMMIT_SHARE_OF_TRANSACTION = 0.6
+"""A commit is given up before the broker would end its transaction, so that there is time to resolve it."""
 
 
 def no_hook(step: str) -> None:
@@ -55,33 +53,22 @@ def no_hook(step: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A verified model and what is published of it."""
+class _Parts:
+    """What both guarantees are built from."""
 
-    program: StepProgram
-    readout: Readout
-    length: int
-
-
-def load_model(settings: Settings) -> ServedModel:
-    """Read, compile and verify the model; decide how long a sequence is. Raises ModelNotStreamable, ConfigError."""
-    path = Path(settings.model.path)
-    program = load_program(path, timesteps=settings.sequence.length or None)
-    verify(program)
-    length = settings.sequence.length or program.timesteps or 0
-    if program.exactness == "end" and length != program.timesteps:
-        raise ConfigError(
-            f"sequence.length = {length}: the model has {program.timesteps} steps and is exact at the last only",
-            "leave sequence.length at 0",
-        )
-    if settings.input.features and len(settings.input.features) != program.features:
-        raise ConfigError(
-            f"input.features names {len(settings.input.features)} fields, the model takes {program.features} features",
-            "name one field per feature, in the model's order",
-        )
-    readout = Readout(program, calibration_for(program, path, settings.model.calibration))
-    log.info("model %s (%s): %s", path.name, program.fingerprint[:8], readout.describe())
-    return ServedModel(program, readout, length)
+    settings: Settings
+    model: ServedModel
+    admin: KafkaAdmin
+    partitions: int
+    directory: StateDirectory
+    metrics: Metrics
+    status: StatusBoard
+    clock: SystemClock
+    hook: Hook
+    table: StreamTable
+    ownership: Ownership
+    consumer: KafkaConsumer
+    topics: OutputTopics
 
 
 @contextmanager
@@ -96,75 +83,84 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
     admin = KafkaAdmin(settings.admin_properties(), timeout=REACH_SECONDS_MAX)
     admin.check_reachable(REACH_SECONDS_MAX)
     partitions = check_topics(admin, settings)
-    metrics = Metrics(version=__version__, model=model.program.fingerprint[:8])
-    status = StatusBoard(
-        clock,
-        about={
-            "version": __version__,
-            "model": model.program.fingerprint[:8],
-            "calibration": model.readout.calibration_id or "",
-            "topic": settings.topics.input,
-            "group": settings.kafka.group_id,
-            "guarantee": settings.worker.guarantee,
-        },
-        ready_while_restoring=settings.http.ready_while_restoring,
-    )
+    fingerprint = model.program.fingerprint
+    metrics = Metrics(version=__version__, model=fingerprint[:8])
+    about = {
+        "version": __version__,
+        "model": fingerprint[:8],
+        "calibration": model.readout.calibration_id or "",
+        "topic": settings.topics.input,
+        "group": settings.kafka.group_id,
+        "guarantee": settings.worker.guarantee,
+    }
+    status = StatusBoard(clock, about=about, ready_while_restoring=settings.http.ready_while_restoring)
+    row_format = RowFormat(fingerprint, model.program.outputs, model.program.state_size)
+    slots = slots_for(settings.state.cache_bytes, row_format, settings.worker.batch_records)
     with (
         StateDirectory.open(settings.state.directory, clock) as directory,
         HttpServer(settings.http.bind, settings.http.port, metrics.registry, status),
     ):
-        yield _worker(settings, model, admin, partitions, directory, metrics, status, clock, hook)
-
-
-def refuse_unavailable(settings: Settings) -> None:
-    """Settings whose work is not done yet are refused, not ignored. Raises ConfigError."""
-    unavailable = {
-        "worker.guarantee = 'exactly_once'": (settings.worker.guarantee == "exactly_once", "at_least_once"),
-        "state.changelog = true": (settings.state.changelog, "false"),
-        "state.standby = 1": (settings.state.standby > 0, "0"),
-        "model.engine = 'tensorflow'": (settings.model.engine == "tensorflow", "numpy"),
-        "model.mode = 'buffer'": (settings.model.mode == "buffer", "step"),
-        "model.on_change = 'finish'": (settings.model.on_change == "finish", "refuse or reset"),
-        "model.architecture": (bool(settings.model.architecture), "a file that holds its architecture"),
-    }
-    for setting, (asked, instead) in unavailable.items():
-        if asked:
-            raise ConfigError(f"{setting} is not available in this version", f"use {instead}")
-
-
-def check_topics(admin: KafkaAdmin, settings: Settings) -> int:
-    """The input's partition count. Raises ConfigError for a missing topic or another count of outputs."""
-    topics = settings.topics
-    counts = {name: admin.partition_count(name) for name in (topics.input, topics.output, topics.dead_letter)}
-    missing = [name for name, count in counts.items() if count is None]
-    if missing:
-        raise ConfigError(f"topic {', '.join(missing)} is missing", "create it, or run `lstm-worker topics`")
-    partitions = counts[topics.input] or 0
-    if settings.output.partitioner == "input" and counts[topics.output] != partitions:
-        raise ConfigError(
-            f"topic {topics.output} has {counts[topics.output]} partitions, {topics.input} has {partitions}",
-            "give both the same count, or set output.partitioner = 'murmur2_random'",
+        topics = OutputTopics(
+            output=settings.topics.output,
+            dead_letter=settings.topics.dead_letter,
+            input=settings.topics.input,
+            worker=settings.kafka.group_instance_id or directory.member_id,
+            value_bytes_max=DEAD_LETTER_BYTES_MAX,
+            by_key=settings.output.partitioner == "murmur2_random",
         )
-    return partitions
+        parts = _Parts(
+            settings=settings,
+            model=model,
+            admin=admin,
+            partitions=partitions,
+            directory=directory,
+            metrics=metrics,
+            status=status,
+            clock=clock,
+            hook=hook,
+            table=StreamTable(row_format, slots),
+            ownership=Ownership(),
+            consumer=KafkaConsumer(settings.consumer_properties(), settings.topics.input),
+            topics=topics,
+        )
+        yield _worker(parts)
 
 
-def _worker(
-    settings: Settings,
-    model: ServedModel,
-    admin: KafkaAdmin,
-    partitions: int,
-    directory: StateDirectory,
-    metrics: Metrics,
-    status: StatusBoard,
-    clock: SystemClock,
-    hook: Hook,
-) -> Worker:
-    program = model.program
-    row_format = RowFormat(program.fingerprint, program.outputs, program.state_size)
-    table = StreamTable(row_format, slots_for(settings.state.cache_bytes, row_format, settings.worker.batch_records))
-    ownership = Ownership()
-    rules = SequenceRules(model.length, OnGap(settings.sequence.on_gap), settings.sequence.idle_timeout_ms)
-    processor = Processor(
+def _worker(parts: _Parts) -> Worker:
+    settings, program = parts.settings, parts.model.program
+    encoder = output_encoder(
+        settings.output.format,
+        topic=settings.topics.input,
+        length=parts.model.length or None,
+        model=program.fingerprint[:8],
+        calibration=parts.model.readout.calibration_id,
+        outputs=program.outputs,
+    )
+    delivery = _delivery(parts)
+    worker = Worker(
+        settings=LoopSettings(settings.worker.batch_records, parts.table.slots_max // 2),
+        consumer=parts.consumer,
+        processor=_processor(parts),
+        encoder=encoder,
+        delivery=delivery,
+        opener=_opener(parts, delivery, encoder),
+        ownership=parts.ownership,
+        table=parts.table,
+        policy=CommitPolicy(interval_seconds=settings.worker.commit_interval_ms / 1000),
+        breaker=BadRecordBreaker(settings.worker.bad_records_max_share, settings.worker.bad_records_window),
+        metrics=parts.metrics,
+        status=parts.status,
+        clock=parts.clock,
+        hook=parts.hook,
+    )
+    parts.consumer.subscribe(worker)
+    parts.status.started_up()
+    return worker
+
+
+def _processor(parts: _Parts) -> Processor:
+    settings, program = parts.settings, parts.model.program
+    return Processor(
         decoder=input_decoder(
             settings.input.format,
             features=program.features,
@@ -173,83 +169,117 @@ def _worker(
             future_ms_max=settings.input.max_future_ms,
         ),
         stepper=NumpyStepper(program),
-        readout=model.readout,
-        table=table,
-        ownership=ownership,
-        rules=rules,
+        readout=parts.model.readout,
+        table=parts.table,
+        ownership=parts.ownership,
+        rules=SequenceRules(parts.model.length, OnGap(settings.sequence.on_gap), settings.sequence.idle_timeout_ms),
         emission=Emission(
             Emit(settings.output.emit),
             settings.output.change_threshold,
             settings.output.change_hysteresis,
             frozenset(settings.output.copy_headers),
         ),
-        clock=clock,
+        clock=parts.clock,
     )
-    topics = OutputTopics(
-        output=settings.topics.output,
-        dead_letter=settings.topics.dead_letter,
-        input=settings.topics.input,
-        worker=settings.kafka.group_instance_id or directory.member_id,
-        value_bytes_max=DEAD_LETTER_BYTES_MAX,
-        by_key=settings.output.partitioner == "murmur2_random",
-    )
-    consumer = KafkaConsumer(settings.consumer_properties(), settings.topics.input)
-    shared = SharedMemory()
 
-    def open_store(partition: int) -> RocksDBStore:
-        identity = StoreIdentity(
-            input_topic=settings.topics.input,
-            partition=partition,
-            partition_count=partitions,
-            changelog_topic=settings.changelog_topic if settings.state.changelog else "",
+
+def _delivery(parts: _Parts) -> Delivery:
+    settings = parts.settings
+    if settings.worker.guarantee == "at_least_once":
+        return AtLeastOnceDelivery(
+            producer=KafkaProducer(settings.producer_properties()),
+            consumer=parts.consumer,
+            table=parts.table,
+            topics=parts.topics,
+            hook=parts.hook,
         )
-        path = directory.store_path(settings.topics.input, partition)
-        return RocksDBStore.open(path, identity, shared_cache=shared, write_ahead_log=True, clock=clock)
-
-    def bounds(partition: int) -> tuple[int, int]:
-        topic = settings.topics.input
-        low = admin.start_offsets(topic, [partition])[partition]
-        return low, admin.end_offsets(topic, [partition], read_committed=False)[partition]
-
-    encoder = output_encoder(
-        settings.output.format,
-        topic=settings.topics.input,
-        length=model.length or None,
-        model=program.fingerprint[:8],
-        calibration=model.readout.calibration_id,
-        outputs=program.outputs,
+    transactional_id = settings.transactional_id(parts.directory.member_id)
+    producer = TransactionalKafkaProducer(settings.producer_properties(transactional_id))
+    producer.init_transactions(INIT_SECONDS_MAX)
+    return TransactionalDelivery(
+        producer=producer,
+        consumer=parts.consumer,
+        table=parts.table,
+        ownership=parts.ownership,
+        topics=parts.topics,
+        changelog=settings.changelog_topic,
+        model=parts.model.program.fingerprint[:8],
+        commit_seconds_max=settings.kafka.transaction_timeout_ms / 1000 * COMMIT_SHARE_OF_TRANSACTION,
+        clock=parts.clock,
+        hook=parts.hook,
+        on_recycle=parts.metrics.producer_recycled,
     )
-    producer = KafkaProducer(settings.producer_properties())
-    delivery = AtLeastOnceDelivery(producer=producer, consumer=consumer, table=table, topics=topics, hook=hook)
+
+
+def _opener(parts: _Parts, delivery: Delivery, encoder: OutputEncoder) -> Opener:
+    settings = parts.settings
     takeover = Takeover(
-        table=table,
+        table=parts.table,
         delivery=delivery,
         encoder=encoder,
         on_model_change=settings.model.on_change,
         idle_timeout_ms=settings.sequence.idle_timeout_ms,
     )
-    worker = Worker(
-        settings=LoopSettings(settings.worker.batch_records, table.slots_max // 2),
-        consumer=consumer,
-        processor=processor,
-        encoder=encoder,
-        delivery=delivery,
-        opener=LocalOpener(
-            open_store=open_store,
-            consumer=consumer,
-            bounds=bounds,
+    topic = settings.topics.input
+    files = _restore_files(parts)
+    if not settings.state.changelog:
+        return LocalOpener(
+            open_store=files.open,
+            consumer=parts.consumer,
+            bounds=_bounds(parts.admin, topic),
             start=settings.input.start,
             prepare=takeover.prepare,
-        ),
-        ownership=ownership,
-        table=table,
-        policy=CommitPolicy(interval_seconds=settings.worker.commit_interval_ms / 1000),
-        breaker=BadRecordBreaker(settings.worker.bad_records_max_share, settings.worker.bad_records_window),
-        metrics=metrics,
-        status=status,
-        clock=clock,
-        hook=hook,
+        )
+    changelog = settings.changelog_topic
+    return ChangelogOpener(
+        files=files,
+        consumer=parts.consumer,
+        reader=KafkaChangelogReader(settings.admin_properties(), changelog),
+        input_bounds=_bounds(parts.admin, topic),
+        changelog_bounds=_bounds(parts.admin, changelog),
+        start=settings.input.start,
+        tombstone_retention_ms=int(parts.admin.topic_setting(changelog, "delete.retention.ms")),
+        prepare=takeover.prepare,
+        metrics=parts.metrics,
+        clock=parts.clock,
     )
-    consumer.subscribe(worker)
-    status.started_up()
-    return worker
+
+
+def _restore_files(parts: _Parts) -> RestoreFiles:
+    """Where stores lie. With a changelog a store needs no log of its own: what a crash loses is restored."""
+    settings, topic = parts.settings, parts.settings.topics.input
+    shared = SharedMemory()
+    changelog = settings.changelog_topic if settings.state.changelog else ""
+
+    def open_store(partition: int) -> RocksDBStore:
+        return RocksDBStore.open(
+            parts.directory.store_path(topic, partition),
+            StoreIdentity(
+                input_topic=topic,
+                partition=partition,
+                partition_count=parts.partitions,
+                changelog_topic=changelog,
+                input_topic_id=parts.admin.topic_id(topic) if changelog else "",
+            ),
+            shared_cache=shared,
+            write_ahead_log=not changelog,
+            clock=parts.clock,
+        )
+
+    def set_aside(partition: int) -> None:
+        parts.directory.set_aside(topic, partition)
+
+    def wipe(partition: int) -> None:
+        parts.directory.wipe(topic, partition)
+
+    return RestoreFiles(open_store, wipe, set_aside)
+
+
+def _bounds(admin: KafkaAdmin, topic: str) -> OffsetBounds:
+    """Low and high watermarks; the high one counts open transactions too."""
+
+    def bounds(partition: int) -> tuple[int, int]:
+        low = admin.start_offsets(topic, [partition])[partition]
+        return low, admin.end_offsets(topic, [partition], read_committed=False)[partition]
+
+    return bounds

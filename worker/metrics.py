@@ -123,6 +123,10 @@ class Metrics:
         """A transaction that was aborted; its input is read again."""
         self.commits.labels("aborted").inc()
 
+    def producer_recycled(self, reason: str) -> None:
+        """A transactional producer was replaced."""
+        self.producer_recycles.labels(reason).inc()
+
     def partitions(self, states: Mapping[int, str], watermarks_ms: Mapping[int, int], lags: Mapping[int, int]) -> None:
         """Replace what is known of the owned partitions."""
         for family in (self.partition_state, self.watermark, self.consumer_lag):

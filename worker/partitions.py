@@ -25,6 +25,7 @@ class OwnedPartition:
     committed_next_offset: int = 0
     committed_watermark_ms: int = -1
     changelog_next_offset: int = 0
+    committed_changelog_next_offset: int = 0
     idle: IdleIndex | None = None
     rewinding: bool = False
     """Rolled back; records are refused until the consumer was sent back to `next_offset`."""
@@ -42,17 +43,19 @@ class OwnedPartition:
         """Everything below the position is committed."""
         self.next_offset = self.committed_next_offset = position.input_next_offset
         self.watermark_ms = self.committed_watermark_ms = position.watermark_ms
-        self.changelog_next_offset = position.changelog_next_offset
+        self.changelog_next_offset = self.committed_changelog_next_offset = position.changelog_next_offset
 
     def committed(self) -> None:
         self.committed_next_offset = self.next_offset
         self.committed_watermark_ms = self.watermark_ms
+        self.committed_changelog_next_offset = self.changelog_next_offset
 
     def rollback(self) -> None:
         """Back to the last commit; the consumer has to be sent back as well."""
         self.rewinding = True
         self.next_offset = self.committed_next_offset
         self.watermark_ms = self.committed_watermark_ms
+        self.changelog_next_offset = self.committed_changelog_next_offset
 
     def rewound(self) -> None:
         """The consumer was sent back."""

@@ -23,7 +23,7 @@ from worker.core.restore import (
 from worker.core.state_row import check_row, row_last_offset
 from worker.errors import Retriable, RowCorrupted, StateTorn, StoreCorrupted
 from worker.metrics import Metrics
-from worker.opening import OffsetBounds
+from worker.opening import OffsetBounds, OpenStore
 from worker.partitions import OwnedPartition
 from worker.ports import Clock, Store, StorePosition
 
@@ -40,7 +40,7 @@ LOG_SECONDS = 5.0
 class RestoreFiles:
     """What restoring does to the disk: open (raises StoreCorrupted), wipe, set aside."""
 
-    open: Callable[[int], Store]
+    open: OpenStore
     wipe: Callable[[int], None]
     set_aside: Callable[[int], None]
 

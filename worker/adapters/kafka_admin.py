@@ -145,6 +145,12 @@ class KafkaAdmin:
                     "set cleanup.policy=delete on it",
                 )
 
+    def topic_setting(self, topic: str, name: str) -> str:
+        """One entry of a topic's configuration, as the broker gives it."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        answer = self._admin.describe_configs([resource], request_timeout=self._timeout)[resource]
+        return str(self._result(answer, f"reading the configuration of topic {topic}")[name].value)
+
     def _create(self, plans: Sequence[TopicPlan]) -> None:
         if not plans:
             return

@@ -1,0 +1,91 @@
+"""The model that a worker serves, and what must be true before it joins the group."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.adapters.kafka_admin import KafkaAdmin
+from worker.config import Settings
+from worker.errors import ConfigError
+from worker.model.calibration import calibration_for
+from worker.model.contract import verify
+from worker.model.load import load_program
+from worker.model.program import StepProgram
+from worker.model.readout import Readout
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A verified model and what is published of it."""
+
+    program: StepProgram
+    readout: Readout
+    length: int
+
+
+def load_model(settings: Settings) -> ServedModel:
+    """Read, compile and verify the model; decide how long a sequence is. Raises ModelNotStreamable, ConfigError."""
+    path = Path(settings.model.path)
+    program = load_program(path, timesteps=settings.sequence.length or None)
+    verify(program)
+    length = settings.sequence.length or program.timesteps or 0
+    if program.exactness == "end" and length != program.timesteps:
+        raise ConfigError(
+            f"sequence.length = {length}: the model has {program.timesteps} steps and is exact at the last only",
+            "leave sequence.length at 0",
+        )
+    if settings.input.features and len(settings.input.features) != program.features:
+        raise ConfigError(
+            f"input.features names {len(settings.input.features)} fields, the model takes {program.features} features",
+            "name one field per feature, in the model's order",
+        )
+    readout = Readout(program, calibration_for(program, path, settings.model.calibration))
+    log.info("model %s (%s): %s", path.name, program.fingerprint[:8], readout.describe())
+    return ServedModel(program, readout, length)
+
+
+def refuse_unavailable(settings: Settings) -> None:
+    """Settings whose work is not done yet are refused, not ignored. Raises ConfigError."""
+    at_least_once = settings.worker.guarantee == "at_least_once"
+    unavailable = {
+        "state.changelog = true with at_least_once": (at_least_once and settings.state.changelog, "false"),
+        "state.standby = 1": (settings.state.standby > 0, "0"),
+        "model.engine = 'tensorflow'": (settings.model.engine == "tensorflow", "numpy"),
+        "model.mode = 'buffer'": (settings.model.mode == "buffer", "step"),
+        "model.on_change = 'finish'": (settings.model.on_change == "finish", "refuse or reset"),
+        "model.architecture": (bool(settings.model.architecture), "a file that holds its architecture"),
+    }
+    for setting, (asked, instead) in unavailable.items():
+        if asked:
+            raise ConfigError(f"{setting} is not available in this version", f"use {instead}")
+
+
+def check_topics(admin: KafkaAdmin, settings: Settings) -> int:
+    """The input's partition count. Raises ConfigError for a topic that is missing or cannot be used as it is."""
+    topics = settings.topics
+    names = [topics.input, topics.output, topics.dead_letter]
+    if settings.state.changelog:
+        names.append(settings.changelog_topic)
+    counts = {name: admin.partition_count(name) for name in names}
+    missing = [name for name, count in counts.items() if count is None]
+    if missing:
+        raise ConfigError(f"topic {', '.join(missing)} is missing", "create it, or run `lstm-worker topics`")
+    partitions = counts[topics.input] or 0
+    same = [topics.dead_letter, *names[3:]]
+    if settings.output.partitioner == "input":
+        same.append(topics.output)
+    for name in same:
+        if counts[name] != partitions:
+            raise ConfigError(
+                f"topic {name} has {counts[name]} partitions, {topics.input} has {partitions}",
+                "outputs, dead letters and changelog need the input's count",
+            )
+    if settings.state.changelog and "compact" in admin.topic_setting(topics.input, "cleanup.policy"):
+        raise ConfigError(f"topic {topics.input} is compacted, which drops samples", "set cleanup.policy=delete on it")
+    if settings.state.changelog and admin.topic_setting(settings.changelog_topic, "cleanup.policy") != "compact":
+        raise ConfigError(f"topic {settings.changelog_topic} is not compacted", "set cleanup.policy=compact on it")
+    return partitions
