@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worker.cli import check
+
+GOLDENS = Path(__file__).parents[2] / "goldens"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(check, "SECONDS_A_WAVE", 0.0)
+
+
+def test_check_prints_plan_state_verification_and_step_cost(cli):
+    ended = cli("check", str(GOLDENS / "lstm_flatten.keras"), "--no-keras")
+
+    assert ended.code == 0
+    assert "lstm_flatten" in ended.out
+    assert "6 timesteps of 3 features; output: 1 × sigmoid, exact at step 6 only" in ended.out
+    assert "state: 15 floats, 60 bytes a stream" in ended.out
+    assert "verified: 16 sequences of 6 steps" in ended.out
+    assert "µs at 1024" in ended.out
+
+
+def test_a_file_that_cannot_be_served_is_one_line_and_exit_code_2(cli, tmp_path):
+    (tmp_path / "model.keras").write_text("not a model")
+
+    ended = cli("check", str(tmp_path / "model.keras"))
+
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert "model.keras is neither a .keras zip nor an HDF5 file" in ended.err
+
+
+def test_outputs_are_what_is_published_after_each_sample_with_nan_before_an_end_only_model_speaks(cli, tmp_path):
+    golden = np.load(GOLDENS / "lstm_flatten.npz")
+    np.savez(tmp_path / "x.npz", x=golden["inputs"])
+
+    ended = cli(
+        *("check", str(GOLDENS / "lstm_flatten.keras"), "--no-keras"),
+        *("--inputs", str(tmp_path / "x.npz"), "--outputs", str(tmp_path / "y.npz")),
+    )
+
+    assert ended.code == 0
+    written = np.load(tmp_path / "y.npz")
+    assert written["exact"].tolist() == [False] * 5 + [True]
+    assert np.isnan(written["outputs"][:, :-1]).all()
+    assert written["outputs"][:, -1] == pytest.approx(golden["outputs"], abs=1e-6)
+
+
+def test_a_model_that_is_exact_at_every_step_publishes_at_every_step(cli, tmp_path):
+    golden = np.load(GOLDENS / "lstm_last_any_length.npz")
+    np.savez(tmp_path / "x.npz", x=golden["inputs"])
+
+    cli(
+        *("check", str(GOLDENS / "lstm_last_any_length.keras"), "--no-keras"),
+        *("--inputs", str(tmp_path / "x.npz"), "--outputs", str(tmp_path / "y.npz")),
+    )
+
+    written = np.load(tmp_path / "y.npz")
+    assert written["exact"].all()
+    assert np.isfinite(written["outputs"]).all()
+    assert written["outputs"][:, -1] == pytest.approx(golden["outputs"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [({"y": np.zeros((1, 6, 3))}, "an array x"), ({"x": np.zeros((1, 6, 4))}, "(sequences, timesteps, 3)")],
+)
+def test_inputs_of_another_form_are_refused_in_one_line(cli, tmp_path, arrays, said):
+    np.savez(tmp_path / "x.npz", **arrays)
+
+    ended = cli(
+        *("check", str(GOLDENS / "lstm_flatten.keras"), "--no-keras"),
+        *("--inputs", str(tmp_path / "x.npz"), "--outputs", str(tmp_path / "y.npz")),
+    )
+
+    assert ended.code == 2
+    assert said in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_inputs_without_outputs_are_refused(cli):
+    ended = cli("check", str(GOLDENS / "lstm_flatten.keras"), "--inputs", "x.npz")
+
+    assert ended.code == 2
+    assert "--outputs" in ended.err
+
+
+def test_check_refuses_a_model_that_differs_from_keras(cli, monkeypatch):
+    monkeypatch.setattr(check, "_predicted_by_keras", lambda _model, samples: np.full((len(samples), 1), 0.5, "f4"))
+
+    ended = cli("check", str(GOLDENS / "lstm_flatten.keras"))
+
+    assert ended.code == 2
+    assert "differs from Keras" in ended.err
+
+
+def test_check_says_in_one_line_why_keras_has_no_predictions(cli, monkeypatch):
+    monkeypatch.setattr(check.sys, "executable", "/bin/false")
+
+    ended = cli("check", str(GOLDENS / "lstm_flatten.keras"))
+
+    assert ended.code == 0
+    assert "not compared with Keras: its process ended with 1" in ended.out

@@ -1,0 +1,187 @@
+"""`lstm-worker check`: what the worker makes of a trained file, and whether its numbers are the model's."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from worker.adapters.clock import SystemClock
+from worker.core.types import BoolArray, Float32Array
+from worker.errors import ConfigError, ModelNotStreamable
+from worker.model.contract import verify
+from worker.model.load import load_program
+from worker.model.numpy_stepper import NumpyStepper
+from worker.model.program import StepProgram
+
+WAVES = (1, 64, 1024)
+SECONDS_A_WAVE = 0.2
+STREAMS = 4096
+"""Rows of the state matrix that is timed; each call steps others, as in a worker."""
+SEQUENCES = 16
+TIMESTEPS = 12
+"""Of the comparison with Keras where neither the file nor the user fixes them."""
+KERAS_TOLERANCE = 1e-5
+"""Of a probability. Keras computes in float32 itself, in an order that depends on the machine."""
+KERAS_SECONDS_MAX = 300
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the program."""
+    app.command("check")(check)
+
+
+def check(
+    model: Annotated[Path, typer.Argument(help="The trained model, .keras or .h5.")],
+    timesteps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of a sequence, where the file does not fix them.")
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(help="npz with x, float32 (N, T, F): sequences to step; needs --outputs.")
+    ] = None,
+    outputs: Annotated[
+        Path | None, typer.Option(help="npz to write: outputs (N, T, K), NaN where there is none, and exact (T,).")
+    ] = None,
+    keras: Annotated[bool, typer.Option(help="Compare with Keras' own predictions of the file.")] = True,
+) -> None:
+    """Print the plan of a model, verify it, and compare it with Keras. Exits with 2 if it cannot be served."""
+    if (inputs is None) != (outputs is None):
+        raise ConfigError("one of --inputs and --outputs is missing", "give both, or none")
+    console = Console(markup=False, highlight=False)
+    program = load_program(model, timesteps=timesteps)
+    samples = None if inputs is None else _read_inputs(inputs, program)
+    _print_plan(console, program)
+    verification = verify(program)
+    console.print(
+        f"verified: {verification.sequences} sequences of {verification.timesteps} steps, largest difference from a "
+        f"float64 evaluation {verification.largest_difference:.1e}",
+        soft_wrap=True,
+    )
+    costs = ", ".join(f"{step_microseconds(program, wave):.2f} µs at {wave}" for wave in WAVES)
+    console.print(f"one step of one stream, by streams per call: {costs}", soft_wrap=True)
+    if keras:
+        _compare_with_keras(console, model, program)
+    if samples is not None and outputs is not None:
+        answers, exact = published(program, samples)
+        with outputs.open("wb") as file:
+            np.savez_compressed(file, outputs=answers, exact=exact)
+        console.print(f"written: {outputs}", soft_wrap=True)
+
+
+def _print_plan(console: Console, program: StepProgram) -> None:
+    table = Table("layer", "class", "output", "state floats", "exact", title=program.name)
+    for row in program.plan:
+        table.add_row(row.layer, row.class_name, row.kind, str(row.state_floats), row.exact)
+    console.print(table)
+    steps = program.timesteps or "any number of"
+    console.print(
+        f"input: {steps} timesteps of {program.features} features; output: {program.outputs} × {program.activation}, "
+        + (f"exact at step {program.timesteps} only" if program.exactness == "end" else "exact at every step"),
+        soft_wrap=True,
+    )
+    console.print(f"state: {program.state_size} floats, {program.state_size * 4} bytes a stream")
+    if not program.is_probability:
+        console.print("the head gives no probability: `lstm-worker run` serves models that end in sigmoid or softmax")
+    console.print(f"fingerprint: {program.fingerprint}", soft_wrap=True)
+
+
+def step_microseconds(program: StepProgram, wave: int) -> float:
+    """Microseconds a sample of a call with `wave` streams: the fastest call, as others on the machine only add time."""
+    stepper, clock = NumpyStepper(program), SystemClock()
+    generator = np.random.default_rng(1)
+    states = np.zeros((STREAMS, program.state_size), np.float32)
+    features = generator.standard_normal((wave, program.features)).astype(np.float32)
+    slots = generator.permutation(STREAMS)[:wave].astype(np.int64)
+    steps = np.full(wave, 2, np.int32)
+    best, began = float("inf"), clock.monotonic()
+    while (started := clock.monotonic()) < began + SECONDS_A_WAVE or best == float("inf"):
+        stepper.step_batch(slots, features, states, steps)
+        best = min(best, clock.monotonic() - started)
+    return best / wave * 1e6
+
+
+def published(program: StepProgram, samples: Float32Array) -> tuple[Float32Array, BoolArray]:
+    """What is published of sequences (N, T, F) without a calibration.
+
+    Outputs (N, T, K), NaN where the model has nothing to say yet, and at which steps (T,) they are the model's own.
+    """
+    sequences, timesteps, _ = samples.shape
+    stepper = NumpyStepper(program)
+    # One call for all: N streams, record by record in the order of time.
+    slots = np.tile(np.arange(sequences, dtype=np.int64), timesteps)
+    steps = np.repeat(np.arange(1, timesteps + 1, dtype=np.int32), sequences)
+    states = np.zeros((sequences, program.state_size), np.float32)
+    by_time = np.ascontiguousarray(samples.transpose(1, 0, 2)).reshape(-1, program.features)
+    logits = stepper.step_batch(slots, by_time, states, steps)
+    answers = program.outputs_of(logits).reshape(timesteps, sequences, -1).transpose(1, 0, 2).copy()
+    exact = np.full(timesteps, program.exactness == "prefix")
+    if program.exactness == "end":
+        exact = np.arange(1, timesteps + 1) == program.timesteps
+        answers[:, ~exact] = np.nan
+    return answers, exact
+
+
+def _read_inputs(path: Path, program: StepProgram) -> Float32Array:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            samples = np.asarray(archive["x"], np.float32)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} is not an npz file with an array x", "np.savez(path, x=x)") from error
+    if samples.ndim != 3 or samples.shape[2] != program.features:
+        raise ConfigError(
+            f"{path}: x has the shape {samples.shape}", f"give (sequences, timesteps, {program.features})"
+        )
+    if program.exactness == "end" and samples.shape[1] > (program.timesteps or 0):
+        raise ConfigError(
+            f"{path}: sequences of {samples.shape[1]} steps", f"the model's have {program.timesteps}, or fewer"
+        )
+    return samples
+
+
+def _compare_with_keras(console: Console, model: Path, program: StepProgram) -> None:
+    """Print the largest difference from `model.predict`, or why Keras has none. Raises ModelNotStreamable."""
+    timesteps = program.timesteps or TIMESTEPS
+    generator = np.random.default_rng(2)
+    samples = generator.standard_normal((SEQUENCES, timesteps, program.features)).astype(np.float32)
+    predictions = _predicted_by_keras(model, samples)
+    if isinstance(predictions, str):
+        console.print(f"not compared with Keras: {predictions}", soft_wrap=True)
+        return
+    answers, _ = published(program, samples)
+    scale = np.maximum(1, np.abs(predictions))
+    difference = float(np.abs((answers[:, -1] - predictions) / scale).max())
+    console.print(f"largest difference from Keras' model.predict, {SEQUENCES} sequences: {difference:.1e}")
+    if not difference <= KERAS_TOLERANCE:
+        raise ModelNotStreamable(
+            f"{model} differs from Keras by {difference:.1e}, {KERAS_TOLERANCE:.0e} are allowed",
+            "do not serve it; report this output and the model's configuration",
+        )
+
+
+def _predicted_by_keras(model: Path, samples: Float32Array) -> Float32Array | str:
+    """Keras' predictions, or one line on why it has none; in its own process, which takes TensorFlow away again."""
+    with tempfile.TemporaryDirectory() as folder:
+        given, answered = Path(folder, "samples.npy"), Path(folder, "predictions.npy")
+        np.save(given, samples)
+        command = [sys.executable, "-m", "worker.model.training", str(model), str(given), str(answered)]
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", env=environment, timeout=KERAS_SECONDS_MAX
+            )
+        except subprocess.TimeoutExpired:
+            return f"it took more than {KERAS_SECONDS_MAX} s"
+        if done.returncode == 0:
+            return np.asarray(np.load(answered), np.float32)
+    raised = [line for line in done.stderr.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    return raised[-1][:300] if raised else f"its process ended with {done.returncode}"
