@@ -85,7 +85,7 @@ def _print_plan(console: Console, program: StepProgram) -> None:
     console.print(table)
     steps = program.timesteps or "any number of"
     console.print(
-        f"input: {steps} timesteps of {program.features} features; output: {program.outputs} × {program.activation}, "
+        f"input: {steps} timesteps of {program.features} features; output: {program.outputs} {program.activation}, "
         + (f"exact at step {program.timesteps} only" if program.exactness == "end" else "exact at every step"),
         soft_wrap=True,
     )

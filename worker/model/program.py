@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,9 @@ class StepProgram:
         self.activation = activation
         self.exactness = exactness
         self.fingerprint = fingerprint
-        self.state_size = sum(node.state_floats for node in nodes)
+        ends = list(accumulate(node.state_floats for node in nodes))
+        self.state_size = ends[-1] if ends else 0
+        self._columns = [(node, slice(end - node.state_floats, end)) for node, end in zip(nodes, ends, strict=True)]
 
     @property
     def is_probability(self) -> bool:
@@ -83,13 +86,11 @@ class StepProgram:
         Where `steps` is 1 the given state is ignored. One thread at a time.
         """
         first = steps == 1
-        if first.any():
+        if np.count_nonzero(first):  # cheaper than any() on few rows
             state[first] = 0
         values: Any = features
-        at = 0
-        for node in self.nodes:
-            values = node.step(values, state[:, at : at + node.state_floats], steps)
-            at += node.state_floats
+        for node, columns in self._columns:
+            values = node.step(values, state[:, columns], steps)
         return values  # type: ignore[no-any-return]
 
     def step(self, features: Float32Array, state: Float32Array, steps: Int32Array) -> tuple[Float32Array, Float32Array]:

@@ -20,7 +20,7 @@ def test_check_prints_plan_state_verification_and_step_cost(cli):
 
     assert ended.code == 0
     assert "lstm_flatten" in ended.out
-    assert "6 timesteps of 3 features; output: 1 × sigmoid, exact at step 6 only" in ended.out
+    assert "6 timesteps of 3 features; output: 1 sigmoid, exact at step 6 only" in ended.out
     assert "state: 15 floats, 60 bytes a stream" in ended.out
     assert "verified: 16 sequences of 6 steps" in ended.out
     assert "µs at 1024" in ended.out
