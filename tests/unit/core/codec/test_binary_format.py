@@ -72,6 +72,10 @@ def test_an_empty_value_is_a_boundary_only_with_the_end_header():
     assert decode_one(binary_decoder(), b"", headers=[("end", b"true")]) == Row(Kind.END)
 
 
+def test_a_value_of_another_length_is_no_boundary_even_with_the_end_header():
+    assert decode_one(binary_decoder(), GOOD[:8], headers=[("end", b"true")]).reason == "length"
+
+
 def test_a_null_value_is_a_boundary_between_samples():
     assert decode(binary_decoder(), [Raw(GOOD), Raw(None), Raw(GOOD)]) == [GOOD_ROW, Row(Kind.END), GOOD_ROW]
 

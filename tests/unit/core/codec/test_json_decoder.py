@@ -166,6 +166,11 @@ def test_a_rejected_record_has_no_features_and_no_controls():
     assert row == Row(Kind.REJECTED, reason="not_a_number")
 
 
+def test_a_value_of_just_the_allowed_size_is_used_beside_one_that_is_too_large():
+    decoded = decode(json_decoder(value_bytes_max=len(GOOD)), [Raw(GOOD), Raw(GOOD + b" ")])
+    assert [row.reason for row in decoded] == ["", "too_large"]
+
+
 def test_a_value_that_is_too_large_is_not_parsed():
     size = len(GOOD)
     assert decode_one(json_decoder(value_bytes_max=size), GOOD) == GOOD_ROW
