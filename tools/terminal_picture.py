@@ -1,4 +1,4 @@
-"""Terminal text with colours on standard input to an SVG: `tmux capture-pane -e -p | python -m tools.terminal_picture FILE TITLE`."""
+"""Coloured terminal text to an SVG: `tmux capture-pane -e -p | python -m tools.terminal_picture FILE TITLE`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A worker that kills itself at a named step, again and again: `python -m tests.faults.worker_process`.
+"""A worker that can kill itself at a named step, again and again: `python -m tests.faults.worker_process`.
 
 The modules are imported once; every life is a fork made before any client exists, so a life costs milliseconds of CPU.
-After the wanted number of kills one last life runs unharmed until SIGTERM. Prints one line a life.
+After the wanted number of kills one last life runs unharmed until SIGTERM. Prints one line a life. The last step that
+each life reached is kept in a file, so that a test can tell what a kill hit.
 """
 
 from __future__ import annotations
@@ -20,6 +21,19 @@ from worker.logs import configure_logging
 from worker.ports import Hook
 
 
+def recorder(file: Path | None, then: Hook) -> Hook:
+    """Write each step's name over the last one; survives the process, whatever ends it."""
+    if file is None:
+        return then
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+
+    def hook(name: str) -> None:
+        os.pwrite(descriptor, name.ljust(32).encode(), 0)
+        then(name)
+
+    return hook
+
+
 def killer(step: str, count: int) -> Hook:
     """A hook that ends this process, without any clean-up, at the count-th time a step is reached."""
     seen: Counter[str] = Counter()
@@ -35,6 +49,7 @@ def killer(step: str, count: int) -> Hook:
 def live(config: Path, overrides: list[str], hook: Hook) -> None:
     """One worker's life."""
     configure_logging("text", "warning")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with assembled(load_settings(config, overrides), hook) as worker:
         signal.signal(signal.SIGTERM, lambda *_: worker.stop())
         worker.run()
@@ -46,8 +61,11 @@ def forked(config: Path, overrides: list[str], hook: Hook) -> int:
     if child == 0:
         try:
             live(config, overrides, hook)
+        except SystemExit as end:
+            os._exit(int(end.code or 0))
         except BaseException:
             sys.excepthook(*sys.exc_info())
+            sys.stderr.flush()
             os._exit(1)
         os._exit(0)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
@@ -57,18 +75,20 @@ def forked(config: Path, overrides: list[str], hook: Hook) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--kill-at", required=True)
-    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--kill-at", default="")
+    parser.add_argument("--times", type=int, default=0)
     parser.add_argument("--count-max", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--group-per-life", action="store_true")
+    parser.add_argument("--last-step", type=Path)
     given = parser.parse_args()
     chance = random.Random(f"{given.seed}{given.kill_at}")
     for number in range(given.times + 1):
         group = [f"kafka.group_id=life-{given.kill_at}-{number}"] if given.group_per_life else []
         last = number == given.times
-        hook = (lambda _: None) if last else killer(given.kill_at, chance.randint(1, given.count_max))
-        status = forked(given.config, group, hook)
+        hook: Hook = (lambda _: None) if last else killer(given.kill_at, chance.randint(1, given.count_max))
+        status = forked(given.config, [*given.set, *group], recorder(given.last_step, hook))
         ended = "killed" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else "ended"
         sys.stdout.write(f"life {number} {ended} {status}\n")
         sys.stdout.flush()
