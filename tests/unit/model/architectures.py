@@ -39,6 +39,9 @@ def model_file(
         if gain is None or not isinstance(config["units"], int):
             continue
         units = config["units"]
+        if config["name"] in (weights or {}):
+            width, flat = units, False
+            continue
         inputs = width * timesteps if flat and timesteps and entry["class_name"] == "Dense" else width
         shapes = [(inputs, gain * units)]
         if entry["class_name"] != "Dense":

@@ -1,0 +1,350 @@
+"""Damaged and hostile files: each refused in one line that names the file and the way out, before it costs anything."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from worker.errors import ModelNotStreamable
+from worker.model.files import weights as weights_module
+from worker.model.load import load_program
+
+GOLDENS = Path(__file__).parents[2] / "goldens"
+KERAS, HDF5 = GOLDENS / "lstm_flatten.keras", GOLDENS / "lstm_flatten.h5"
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ModelNotStreamable) as refused:
+        load_program(path)
+    text = str(refused.value)
+    assert "\n" not in text
+    assert str(path) in text or "layer" in text
+    assert refused.value.hint
+    return text
+
+
+def members() -> dict[str, bytes]:
+    with zipfile.ZipFile(KERAS) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_zip(path: Path, content: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, value in content.items():
+            archive.writestr(name, value)
+    return path
+
+
+def with_config(path: Path, change) -> Path:
+    content = members()
+    configuration = json.loads(content["config.json"])
+    change(configuration)
+    return write_zip(path, content | {"config.json": json.dumps(configuration).encode()})
+
+
+def changed_hdf5(path: Path, change) -> Path:
+    shutil.copy(HDF5, path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    return path
+
+
+def kernel_of(file: h5py.File) -> tuple[h5py.Group, str]:
+    """The first LSTM's kernel as (group, name), whatever Keras called its parents."""
+    layer = file["model_weights/lstm"]
+    name = layer.attrs["weight_names"][0]
+    parent, _, last = (name.decode() if isinstance(name, bytes) else name).rpartition("/")
+    return layer[parent], last
+
+
+def test_a_missing_file_names_the_setting(tmp_path):
+    assert "does not exist: set model.path" in refusal(tmp_path / "none.keras")
+
+
+def test_a_directory_is_not_a_model(tmp_path):
+    assert "is a directory" in refusal(tmp_path)
+
+
+def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
+    os.mkfifo(tmp_path / "model.keras")
+
+    assert "not a regular file" in refusal(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"", "is empty"), (b"hello", "neither"), (b"P", "neither"), (b"PK\x03\x04", "damaged")]
+)
+def test_a_file_of_another_kind_is_refused(tmp_path, content, said):
+    path = tmp_path / "model.keras"
+    path.write_bytes(content)
+
+    assert said in refusal(path)
+
+
+def test_the_content_decides_and_not_the_name(tmp_path):
+    shutil.copy(HDF5, tmp_path / "model.keras")
+    shutil.copy(KERAS, tmp_path / "model.h5")
+
+    fingerprints = {load_program(tmp_path / name).fingerprint for name in ("model.keras", "model.h5")}
+
+    assert fingerprints == {load_program(KERAS).fingerprint}
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.7, 0.9, 0.999])
+@pytest.mark.parametrize("source", [KERAS, HDF5], ids=["keras", "h5"])
+def test_a_truncated_file_is_refused(tmp_path, source, share):
+    path = tmp_path / source.name
+    path.write_bytes(source.read_bytes()[: int(source.stat().st_size * share)])
+
+    refusal(path)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from([KERAS, HDF5]), st.integers(0, 35_000), st.binary(min_size=1, max_size=8))
+def test_a_file_with_wrong_bytes_is_refused_or_read_but_never_a_traceback(tmp_path, source, at, damage):
+    content = bytearray(source.read_bytes())
+    content[at : at + len(damage)] = damage
+    path = tmp_path / source.name
+    path.write_bytes(content)
+
+    with contextlib.suppress(ModelNotStreamable):
+        load_program(path)
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "config.json", "model.weights.h5"])
+def test_a_zip_without_one_of_its_parts_names_the_part(tmp_path, name):
+    content = members()
+    del content[name]
+
+    assert f"is a zip without {name}" in refusal(write_zip(tmp_path / "model.keras", content))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"{", b"[]", b"7", b"null", b"\xff\xfe", b'{"class_name": ' + b"9" * 5000 + b"}"],
+    ids=["empty", "open", "list", "number", "null", "not utf-8", "huge number"],
+)
+def test_a_configuration_that_is_no_json_object_is_refused(tmp_path, text):
+    refusal(write_zip(tmp_path / "model.keras", members() | {"config.json": text}))
+
+
+@pytest.mark.parametrize("levels", [100, 500, 100_000])
+def test_deep_json_is_refused(tmp_path, levels):
+    deep = b'{"class_name": ' + b"[" * levels + b"]" * levels + b"}"
+
+    refusal(write_zip(tmp_path / "model.keras", members() | {"config.json": deep}))
+
+
+def test_a_compressed_bomb_is_refused_by_what_it_declares(tmp_path):
+    content = members() | {"model.weights.h5": bytes(8 << 20)}
+
+    text = refusal(write_zip(tmp_path / "model.keras", content, zipfile.ZIP_DEFLATED))
+
+    assert "declares model.weights.h5 of 8388608 bytes" in text
+
+
+def test_a_zip_member_that_declares_more_than_the_bound_is_refused(tmp_path):
+    path = write_zip(tmp_path / "model.keras", members())
+    content = path.read_bytes()
+    entry = content.rindex(b"PK\x01\x02")  # of the last member, the weights: its uncompressed size is at 24
+    path.write_bytes(content[: entry + 24] + (0xFFFFFFF0).to_bytes(4, "little") + content[entry + 28 :])
+
+    assert "declares" in refusal(path)
+
+
+def test_an_encrypted_zip_is_refused(tmp_path):
+    path = write_zip(tmp_path / "model.keras", members())
+    content = bytearray(path.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.find(signature)
+        while at >= 0:
+            content[at + flags] |= 1
+            at = content.find(signature, at + 4)
+    path.write_bytes(content)
+
+    assert "damaged" in refusal(path)
+
+
+def test_a_configuration_with_other_units_than_the_weights_names_the_layer(tmp_path):
+    def change(configuration):
+        configuration["config"]["layers"][1]["config"]["units"] = 5
+
+    text = refusal(with_config(tmp_path / "model.keras", change))
+
+    assert "'lstm' (LSTM)" in text
+    assert "(3, 20)" in text
+
+
+def test_a_model_of_another_class_is_refused(tmp_path):
+    def change(configuration):
+        configuration["class_name"] = "Functional"
+
+    assert "not Sequential" in refusal(with_config(tmp_path / "model.keras", change))
+
+
+def test_missing_weights_name_the_layer(tmp_path):
+    def change(file):
+        del file["model_weights/lstm"]
+
+    assert "'lstm' (LSTM)" in refusal(changed_hdf5(tmp_path / "model.h5", change))
+
+
+def test_one_missing_array_is_damage(tmp_path):
+    def change(file):
+        group, name = kernel_of(file)
+        del group[name]
+
+    assert "damaged" in refusal(changed_hdf5(tmp_path / "model.h5", change))
+
+
+@pytest.mark.parametrize("link", ["soft", "external", "dangling"])
+def test_weights_behind_a_link_are_refused_and_the_link_is_not_followed(tmp_path, link):
+    shutil.copy(HDF5, tmp_path / "other.h5")
+    where = "/model_weights/lstm_1"
+    links = {
+        "soft": h5py.SoftLink(where),
+        "external": h5py.ExternalLink(str(tmp_path / "other.h5"), where),
+        "dangling": h5py.ExternalLink("/nowhere", "/x"),
+    }
+
+    def change(file):
+        group, name = kernel_of(file)
+        del group[name]
+        group[name] = links[link]
+
+    assert "behind a link" in refusal(changed_hdf5(tmp_path / "model.h5", change))
+
+
+def test_a_layer_behind_a_link_is_refused(tmp_path):
+    def change(file):
+        del file["model_weights/lstm"]
+        file["model_weights/lstm"] = h5py.ExternalLink("/nowhere", "/x")
+
+    assert "behind a link" in refusal(changed_hdf5(tmp_path / "model.h5", change))
+
+
+def test_all_weights_behind_a_link_are_refused(tmp_path):
+    def change(file):
+        del file["model_weights"]
+        file["model_weights"] = h5py.ExternalLink("/nowhere", "/x")
+
+    assert "behind a link" in refusal(changed_hdf5(tmp_path / "model.h5", change))
+
+
+def replace_kernel(make):
+    def change(file):
+        group, name = kernel_of(file)
+        shape = group[name].shape
+        del group[name]
+        make(group, name, shape)
+
+    return change
+
+
+def test_weights_in_another_file_are_refused(tmp_path):
+    (tmp_path / "raw").write_bytes(bytes(4096))
+
+    def make(group, name, shape):
+        group.create_dataset(name, shape, "f4", external=[(str(tmp_path / "raw"), 0, h5py.h5f.UNLIMITED)])
+
+    assert "another file" in refusal(changed_hdf5(tmp_path / "model.h5", replace_kernel(make)))
+
+
+def test_a_virtual_dataset_is_refused(tmp_path):
+    def make(group, name, shape):
+        layout = h5py.VirtualLayout(shape, "f4")
+        layout[...] = h5py.VirtualSource(str(HDF5), "x", shape)
+        group.create_virtual_dataset(name, layout)
+
+    assert "another file" in refusal(changed_hdf5(tmp_path / "model.h5", replace_kernel(make)))
+
+
+def test_numbers_that_are_declared_and_not_stored_are_refused(tmp_path):
+    def make(group, name, _shape):
+        group.create_dataset(name, (10_000, 10_000), "f4", chunks=(1000, 1000))
+
+    assert "hold fewer" in refusal(changed_hdf5(tmp_path / "model.h5", replace_kernel(make)))
+
+
+def test_a_shape_beyond_the_bound_is_refused_before_it_is_read(tmp_path):
+    def make(group, name, _shape):
+        group.create_dataset(name, (10**6, 10**6), "f4", chunks=(1000, 1000))
+
+    assert "512 MiB" in refusal(changed_hdf5(tmp_path / "model.h5", replace_kernel(make)))
+
+
+def test_the_bound_holds_for_all_weights_of_a_file_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_module, "WEIGHT_BYTES_MAX", 300)
+
+    assert "need more than" in refusal(shutil.copy(HDF5, tmp_path / "model.h5"))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.full((3, 16), np.nan, "f4"), np.full((3, 16), np.inf, "f4"), np.full((3, 16), 1e300), np.zeros((3, 16), "i4")],
+    ids=["nan", "inf", "beyond float32", "integers"],
+)
+def test_weights_that_are_no_finite_numbers_are_refused(tmp_path, values):
+    def make(group, name, _shape):
+        group.create_dataset(name, data=values)
+
+    assert "'lstm'" in refusal(changed_hdf5(tmp_path / "model.h5", replace_kernel(make)))
+
+
+@pytest.mark.parametrize("value", [b"PK", b"{", 7, np.zeros(3), h5py.Empty("f4")])
+def test_an_hdf5_file_with_another_model_config_is_refused(tmp_path, value):
+    def change(file):
+        file.attrs["model_config"] = value
+
+    refusal(changed_hdf5(tmp_path / "model.h5", change))
+
+
+def test_weights_alone_are_no_model(tmp_path):
+    def change(file):
+        del file.attrs["model_config"]
+
+    assert "weights but no architecture" in refusal(changed_hdf5(tmp_path / "model.h5", change))
+
+
+@pytest.mark.parametrize("names", [7, np.array([b"x"] * 100), "kernel", np.array([b"../x"]), np.array([b"/"])])
+def test_weight_names_of_another_form_are_refused(tmp_path, names):
+    def change(file):
+        file["model_weights/lstm"].attrs["weight_names"] = names
+
+    refusal(changed_hdf5(tmp_path / "model.h5", change))
+
+
+@pytest.mark.parametrize("where", ["layers", "layers/lstm", "layers/lstm/cell/vars", "layers/lstm/cell/vars/0"])
+@pytest.mark.parametrize("what", ["link", "number", "nothing"])
+def test_the_weights_of_a_zip_are_read_as_carefully(tmp_path, where, what):
+    content = members()
+    buffer = io.BytesIO(content["model.weights.h5"])
+    with h5py.File(buffer, "r+") as file:
+        del file[where]
+        if what == "link":
+            file[where] = h5py.ExternalLink("/nowhere", "/x")
+        if what == "number":
+            file[where] = 7
+
+    refusal(write_zip(tmp_path / "model.keras", content | {"model.weights.h5": buffer.getvalue()}))
+
+
+def test_the_file_can_be_replaced_after_it_was_loaded(tmp_path):
+    path = Path(shutil.copy(HDF5, tmp_path / "model.h5"))
+    compiled = load_program(path)
+
+    with h5py.File(path, "w") as file:
+        file.attrs["other"] = 1
+
+    assert compiled.state_size == 15
