@@ -35,6 +35,15 @@ format: .venv/installed-dev  ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+kafka: .venv/installed-dev  ## Start a real Apache Kafka from Maven jars (ARGS="--nodes 3")
+	@$(BIN)/python -m tools.kafka start $(ARGS)
+
+kafka-stop: .venv/installed-dev  ## Stop it and remove its data
+	@$(BIN)/python -m tools.kafka stop
+
+soak: .venv/installed-dev  ## All fault tests with all their faults: an hour or more, prints its progress
+	@LSTM_WORKER_SOAK=1 $(BIN)/python -m pytest tests/faults $(ARGS)
+
 bench: .venv/installed  ## Throughput, step cost, start-up and memory on this machine
 	@$(BIN)/lstm-worker bench $(ARGS)
 

@@ -68,19 +68,33 @@ def as_json(record: Given) -> bytes | None:
     return json.dumps(fields).encode()
 
 
+class Sender:
+    """Writes records to their partitions, in order, and waits until they are there."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._topic = topic
+        self._producer = KafkaProducer({"bootstrap.servers": bootstrap, "linger.ms": 0, "log_level": 0})
+
+    def send(self, records: Iterable[Given]) -> None:
+        given = list(records)
+        self._producer.produce_many(
+            self._topic,
+            [record.partition for record in given],
+            [record.key for record in given],
+            [as_json(record) for record in given],
+            [record.event_time for record in given],
+        )
+        self._producer.flush()
+
+    def close(self) -> None:
+        self._producer.close()
+
+
 def produce(bootstrap: str, topic: str, records: Iterable[Given]) -> None:
-    """Write the records to their partitions, in order, and wait until they are there."""
-    producer = KafkaProducer({"bootstrap.servers": bootstrap})
-    given = list(records)
-    producer.produce_many(
-        topic,
-        [record.partition for record in given],
-        [record.key for record in given],
-        [as_json(record) for record in given],
-        [record.event_time for record in given],
-    )
-    producer.flush()
-    producer.close()
+    """Write records with a client of its own."""
+    sender = Sender(bootstrap, topic)
+    sender.send(records)
+    sender.close()
 
 
 @dataclass

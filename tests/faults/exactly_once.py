@@ -21,7 +21,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from tests.model_files import FOLDER, PREFIX_FEATURES, logit_and_probability
 from tests.oracle import Oracle
-from tests.recordings import Comparison, compare, produce, samples
+from tests.recordings import Comparison, Sender, compare, samples
 from tests.stores import open_rows
 from worker.adapters.clock import SystemClock
 from worker.adapters.kafka_admin import KafkaAdmin, TopicPlan
@@ -29,7 +29,16 @@ from worker.adapters.kafka_follower import FollowedRecord, Follower
 from worker.core.state_row import decode_row
 
 PARTITIONS = 4
-OPEN_STEPS = {"begun", "produced", "polled", "stepped", "dead_letters_sent", "changelog_sent", "flushed", "offsets_sent"}
+OPEN_STEPS = {
+    "begun",
+    "produced",
+    "polled",
+    "stepped",
+    "dead_letters_sent",
+    "changelog_sent",
+    "flushed",
+    "offsets_sent",
+}
 """Steps after which a kill leaves a transaction open; `polled` and `stepped` only when one was begun before."""
 
 CONFIG = """
@@ -82,6 +91,7 @@ class Trial:
     interval_ms: int = 5
     batch_records: int = 9
     replication: int = 1
+    overrides: tuple[str, ...] = ()
     workers: dict[str, Worker] = field(default_factory=dict)
     during: list[FollowedRecord] = field(default_factory=list)
 
@@ -91,7 +101,8 @@ class Trial:
         self.folder.mkdir(parents=True, exist_ok=True)
         admin = KafkaAdmin({"bootstrap.servers": self.bootstrap})
         plans = [
-            TopicPlan(f"{self.name}-{suffix}", PARTITIONS, policy, self.replication)  # type: ignore[arg-type]
+            # The input's event times are fixed and old: a broker's time retention would delete it during the test.
+            TopicPlan(f"{self.name}-{suffix}", PARTITIONS, policy, self.replication, {"retention.ms": "-1"})
             for suffix, policy in (("in", "delete"), ("out", "delete"), ("dead", "delete"), ("changelog", "compact"))
         ]
         admin.ensure_topics(plans)
@@ -110,20 +121,24 @@ class Trial:
         self.oracle = Oracle().feed(self.given)
         self.reader = self.output_reader()
         self.produced = 0
+        self.sender = Sender(self.bootstrap, f"{self.name}-in")
 
     def produce(self, count: int | None = None) -> None:
         """The next `count` records of the input, or all that are left."""
         upto = len(self.given) if count is None else min(len(self.given), self.produced + count)
-        produce(self.bootstrap, f"{self.name}-in", self.given[self.produced : upto])
+        if upto > self.produced:
+            self.sender.send(self.given[self.produced : upto])
         self.produced = upto
 
     def output_reader(self) -> Follower:
         return Follower(self.bootstrap, f"{self.name}-out", range(PARTITIONS), properties={"log_level": 0})
 
-    def start(self, name: str, *options: str) -> Worker:
-        """Start a worker; options as in worker_process.py."""
+    def start(self, name: str, *options: str, static: bool = True) -> Worker:
+        """Start a worker, a static member or a dynamic one; options as in worker_process.py."""
         command = [sys.executable, "-m", "tests.faults.worker_process", "--config", str(self.config)]
-        overrides = [f"kafka.group_instance_id={name}", f"state.directory={self.folder / ('state-' + name)}"]
+        overrides = [f"state.directory={self.folder / ('state-' + name)}", *self.overrides]
+        if static:
+            overrides.append(f"kafka.group_instance_id={name}")
         for override in overrides:
             command += ["--set", override]
         log = (self.folder / f"{name}.log").open("ab")
@@ -158,6 +173,26 @@ class Trial:
         while self.read() < len(self.oracle.outputs) and self.clock.monotonic() < deadline:
             if alive is not None and not alive():
                 break
+
+    def wait_and_trickle(self, seconds: float, records_per_second: float) -> None:
+        """Let time pass as a live stream does: a few records at a time, and a reader that follows."""
+        deadline = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < deadline:
+            self.produce(max(1, int(records_per_second * 0.02)))
+            self.read(0.02)
+
+    def end(self, name: str) -> int:
+        """SIGTERM one worker and wait; its exit code."""
+        worker = self.workers[name]
+        worker.process.terminate()
+        return worker.process.wait(40)
+
+    def revive(self) -> int:
+        """Start again every worker that ended by itself, as an orchestrator does; returns how many."""
+        ended = [name for name, worker in self.workers.items() if worker.process.poll() is not None]
+        for name in ended:
+            self.start(name)
+        return len(ended)
 
     def stop(self) -> dict[str, int]:
         """SIGTERM to every worker; exit codes by name."""
