@@ -111,15 +111,21 @@ def test_a_truncated_file_is_refused(tmp_path, source, share):
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.sampled_from([KERAS, HDF5]), st.integers(0, 35_000), st.binary(min_size=1, max_size=8))
-def test_a_file_with_wrong_bytes_is_refused_or_read_but_never_a_traceback(tmp_path, source, at, damage):
-    content = bytearray(source.read_bytes())
-    content[at : at + len(damage)] = damage
-    path = tmp_path / source.name
-    path.write_bytes(content)
+@given(st.sampled_from(sorted(members())), st.integers(0, 35_000), st.binary(min_size=1, max_size=8))
+def test_a_zip_with_wrong_bytes_is_refused_or_read_but_never_a_traceback(tmp_path, name, at, damage):
+    content = members()
+    part = bytearray(content[name])
+    part[at % len(part) : at % len(part) + len(damage)] = damage
 
     with contextlib.suppress(ModelNotStreamable):
-        load_program(path)
+        load_program(write_zip(tmp_path / "model.keras", content | {name: bytes(part)}))
+
+
+def test_an_attribute_that_declares_many_strings_is_refused_unread(tmp_path):
+    def change(file):
+        file.attrs["model_config"] = ["x"] * 500
+
+    assert "declares the shape (500,)" in refusal(changed_hdf5(tmp_path / "model.h5", change))
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "config.json", "model.weights.h5"])

@@ -21,7 +21,7 @@ from typing import Any
 import h5py
 
 from worker.errors import ModelNotStreamable
-from worker.model.files.weights import WAY_OUT, WEIGHT_BYTES_MAX, Array, WeightReader
+from worker.model.files.weights import ARRAYS_MAX, WAY_OUT, WEIGHT_BYTES_MAX, Array, WeightReader, attribute
 
 CONFIGURATION_BYTES_MAX = 16 << 20
 FILE_BYTES_MAX = 2 * WEIGHT_BYTES_MAX
@@ -86,12 +86,19 @@ def _refused(path: Path, what: str, way_out: str) -> ModelNotStreamable:
     return ModelNotStreamable(f"{path} {what}", way_out)
 
 
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError),
+    *(KeyError, ValueError, TypeError, RuntimeError, OverflowError),
+)
+"""What zipfile, zlib, json and h5py raise on damaged bytes."""
+
+
 @contextmanager
 def _damage_refused(path: Path) -> Iterator[None]:
-    """What zipfile, zlib, json and h5py raise on damaged bytes, as the refusal of this file."""
+    """What damaged bytes raise, as the refusal of this file."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except _DAMAGE as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise _refused(path, f"is damaged or incomplete ({reason})", WAY_OUT) from error
 
@@ -144,11 +151,11 @@ def _zip_weights(reader: WeightReader, content: Any, name: str, class_name: str,
 
 def _read_hdf5(path: Path) -> tuple[dict[str, Any], int, Any]:
     content = h5py.File(path, "r")
-    raw = content.attrs.get("model_config")
+    raw = attribute(content, "model_config")
     if raw is None:
         raise _refused(path, "holds weights but no architecture", "save the whole model with model.save('model.keras')")
     configuration = _json_object(path, "model_config", raw if isinstance(raw, bytes) else str(raw))
-    return configuration, _major(content.attrs.get("keras_version")), content
+    return configuration, _major(attribute(content, "keras_version")), content
 
 
 def _hdf5_weights(reader: WeightReader, content: Any, name: str, class_name: str, k: int) -> list[Array]:
@@ -157,7 +164,8 @@ def _hdf5_weights(reader: WeightReader, content: Any, name: str, class_name: str
     if name not in root:
         return []
     group = reader.descend(root, name, name)
-    names = [each.decode() if isinstance(each, bytes) else str(each) for each in group.attrs.get("weight_names", ())]
+    stored = attribute(group, "weight_names", ARRAYS_MAX)
+    names = [] if stored is None else [each.decode() if isinstance(each, bytes) else str(each) for each in stored]
     return reader.arrays(group, names, name)
 
 

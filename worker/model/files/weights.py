@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,23 @@ from worker.errors import ModelNotStreamable
 WEIGHT_BYTES_MAX = 512 << 20
 ARRAYS_MAX = 16
 """Of one layer; no layer class that is served has more than 3."""
+ATTRIBUTE_BYTES_MAX = 16 << 20
 WAY_OUT = "save the trained model again with model.save('model.keras')"
 
 Array = npt.NDArray[np.float32]
+
+
+def attribute(holder: Any, name: str, elements_max: int = 1) -> Any:
+    """An attribute of a group or file, None where there is none. Raises ValueError beyond `elements_max`.
+
+    Its declared shape is looked at first: reading one with 2⁴⁸ strings does not come back.
+    """
+    if name not in holder.attrs:
+        return None
+    declared = holder.attrs.get_id(name)
+    if prod(declared.shape) > elements_max or declared.dtype.itemsize > ATTRIBUTE_BYTES_MAX:
+        raise ValueError(f"attribute {name} declares the shape {declared.shape}")
+    return holder.attrs[name]
 
 
 class WeightReader:
