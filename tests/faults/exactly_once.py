@@ -1,9 +1,9 @@
 """A trial of the exactly-once guarantee: input, workers that are hurt, and the oracles that look at what is left.
 
-The oracles, after the last fault: every output that the input implies is in the read_committed output exactly once, with
-the right step and a probability within 1e-6; a reader during the faults saw the same as one afterwards; every store
-equals the compacted changelog equals the open sequences; the committed offsets are the input's end; no transaction
-is open (last stable offset = high watermark).
+The oracles, after the last fault: every output that the input implies is in the read_committed output exactly once,
+with the right step and a probability within 1e-6; a reader during the faults saw the same as one afterwards; every
+store equals the compacted changelog equals the open sequences; the committed offsets are the input's end; nothing is
+open (last stable offset = high watermark).
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ bootstrap_servers = "{bootstrap}"
 group_id = "{name}"
 session_timeout_ms = 6000
 transaction_timeout_ms = 10000
+{consumer}
 [topics]
 input = "{name}-in"
 output = "{name}-out"
@@ -108,6 +109,7 @@ class Trial:
         admin.ensure_topics(plans)
         self.admin = admin
         self.config = self.folder / "worker.toml"
+        consumer_protocol = "kafka.group_protocol=consumer" in self.overrides
         self.config.write_text(
             CONFIG.format(
                 bootstrap=self.bootstrap,
@@ -115,6 +117,8 @@ class Trial:
                 model=FOLDER / "prefix.keras",
                 interval_ms=self.interval_ms,
                 batch_records=self.batch_records,
+                # Cooperative rebalances take two heartbeats; the consumer protocol's are the broker's.
+                consumer="" if consumer_protocol else '[kafka.consumer]\n"heartbeat.interval.ms" = 500',
             )
         )
         self.given = samples(self.seed, self.records, features=PREFIX_FEATURES)
@@ -128,7 +132,7 @@ class Trial:
         upto = len(self.given) if count is None else min(len(self.given), self.produced + count)
         if upto > self.produced:
             self.sender.send(self.given[self.produced : upto])
-        self.produced = upto
+            self.produced = upto
 
     def output_reader(self) -> Follower:
         return Follower(self.bootstrap, f"{self.name}-out", range(PARTITIONS), properties={"log_level": 0})
@@ -176,10 +180,20 @@ class Trial:
 
     def wait_and_trickle(self, seconds: float, records_per_second: float) -> None:
         """Let time pass as a live stream does: a few records at a time, and a reader that follows."""
+        began, before = self.clock.monotonic(), self.produced
+        while (elapsed := self.clock.monotonic() - began) < seconds:
+            self.produce(int(elapsed * records_per_second) - (self.produced - before))
+            self.read(0.02)
+
+    def one_in_a_transaction(self, records_per_second: float, seconds: float) -> str:
+        """The name of a worker that has a transaction open now; of any worker when none had one in time."""
         deadline = self.clock.monotonic() + seconds
         while self.clock.monotonic() < deadline:
-            self.produce(max(1, int(records_per_second * 0.02)))
-            self.read(0.02)
+            self.wait_and_trickle(0.05, records_per_second)
+            for name, worker in self.workers.items():
+                if worker.last_step in OPEN_STEPS:
+                    return name
+        return next(iter(self.workers))
 
     def end(self, name: str) -> int:
         """SIGTERM one worker and wait; its exit code."""
@@ -231,7 +245,7 @@ class Trial:
         return found
 
     def check_states(self) -> None:
-        """Compacted changelog = the oracle's open sequences; every store that is current equals its partition's part."""
+        """Compacted changelog = the oracle's open sequences = the newest stores."""
         changelog: dict[tuple[int, bytes], bytes | None] = {}
         reader = Follower(self.bootstrap, f"{self.name}-changelog", range(PARTITIONS), properties={"log_level": 0})
         quiet = 0

@@ -42,7 +42,8 @@ def finish(trial: Trial, seconds: float) -> str:
     trial.drain(seconds)
     codes = trial.stop()
     logs = "\n".join(worker.log()[-3000:] for worker in trial.workers.values())
-    assert set(codes.values()) == {0}, f"{codes}\n{logs}"
+    # One that was just revived may still be starting when SIGTERM comes.
+    assert set(codes.values()) <= {0, -signal.SIGTERM}, f"{codes}\n{logs}"
     return f"{trial.check().expected} outputs checked, 0 lost, 0 doubled, 0 wrong"
 
 
@@ -76,7 +77,7 @@ def test_workers_frozen_beyond_their_timeouts_do_not_come_back_as_zombies(kafka,
         hit = ended = 0
         for _ in range(rounds):
             trial.wait_and_trickle(chance.uniform(3.0, 4.0), RATE / 2)
-            name = chance.choice(["w0", "w1"])
+            name = trial.one_in_a_transaction(RATE / 2, 5.0)
             trial.send(name, signal.SIGSTOP)
             hit += trial.workers[name].last_step in OPEN_STEPS
             trial.wait_and_trickle(FREEZE_SECONDS, RATE / 2)

@@ -59,15 +59,8 @@ def forked(config: Path, overrides: list[str], hook: Hook) -> int:
     """Run one life in a child; returns its wait status. SIGTERM goes on to the child."""
     child = os.fork()
     if child == 0:
-        try:
-            live(config, overrides, hook)
-        except SystemExit as end:
-            os._exit(int(end.code or 0))
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            sys.stderr.flush()
-            os._exit(1)
-        os._exit(0)
+        live(config, overrides, hook)
+        sys.exit(0)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
     return os.waitpid(child, 0)[1]
 

@@ -122,9 +122,7 @@ def columns(records: list[Given]) -> tuple[RecordBatch, DecodedBatch]:
     return batch, decoded
 
 
-def as_expected(
-    published: Published, samples: dict[tuple[int, int], tuple[float, ...]] | None = None
-) -> list[Expected]:
+def as_expected(published: Published) -> list[Expected]:
     """Published rows in the oracle's form; the samples are left out."""
     p = published.predictions
     ids = p.sequence_ids or [b""] * len(p)
