@@ -1,190 +1,204 @@
 """One or three Apache Kafka nodes in KRaft mode on free ports of the loopback address.
 
-Jars come by Maven into a cache folder, once. A cluster is ready when an admin call and a transactional initialisation
-were both answered: until then the first transaction of a test would wait for internal topics.
+A cluster is ready when an admin call and a transactional initialisation were both answered: until then the first
+transaction of a test would wait for internal topics.
 """
 
 from __future__ import annotations
 
 import base64
-import fcntl
-import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
+import time
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import IsolationLevel, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
-from worker.adapters.clock import SystemClock
+from tools.kafka.jars import KafkaUnavailable, cache_folder, jars
+from tools.kafka.properties import server_properties
 
-HERE = Path(__file__).parent
+__all__ = ["Kafka", "KafkaStartFailed", "KafkaUnavailable", "LocalKafka", "Watermarks", "cache_folder"]
+
 READY_SECONDS_MAX = 90.0
+FORMAT_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 20.0
-HEAP = ("-Xms256m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=64m")
+ANSWER_SECONDS_MAX = 10.0
+PROBE_SECONDS_MAX = 2.0
+
+QUICK_START = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=64m")
+"""JVM options for tests: least memory and shortest start."""
+THROUGHPUT = ("-XX:+UseG1GC",)
+"""JVM options for measurements, with a heap of 1024 MiB: as Kafka's own scripts have them."""
+
+LOG_CONFIGURATION = Path(__file__).parent / "log4j2.properties"
 
 
-class KafkaUnavailable(RuntimeError):
-    """Raised when no broker can be had here, with the reason in one line."""
+class KafkaStartFailed(RuntimeError):
+    """Raised when a node ended while starting or the cluster was not ready in time; with the log's last lines."""
 
 
-def cache_folder() -> Path:
-    """Where jars and running clusters are kept."""
-    named = os.environ.get("LSTM_WORKER_KAFKA_CACHE")
-    return Path(named) if named else HERE.parents[1] / ".cache" / "kafka"
+class Watermarks(NamedTuple):
+    """The two ends of a partition: equal when no transaction is open."""
+
+    last_stable_offset: int
+    high_watermark: int
 
 
-def missing_tools() -> str:
-    """Why no broker can be started here; "" when it can."""
-    missing = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
-    return f"{' and '.join(missing)} not found: a real broker needs a JDK 17 and Maven" if missing else ""
+class Kafka:
+    """A cluster at an address. Every call has a deadline and raises KafkaException when nobody answers."""
 
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.bootstrap_servers = bootstrap_servers
 
-def jars() -> Path:
-    """The folder with the broker's jars; fetched when it is not there. Raises KafkaUnavailable."""
-    reason = missing_tools()
-    if reason:
-        raise KafkaUnavailable(reason)
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    libraries, complete = folder / "libs", folder / "libs.complete"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if complete.exists() and complete.read_bytes() == (HERE / "pom.xml").read_bytes():
-            return libraries
-        shutil.rmtree(libraries, ignore_errors=True)
-        command = ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), "dependency:copy-dependencies"]
-        command += ["-DincludeScope=runtime", f"-DoutputDirectory={libraries}"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise KafkaUnavailable(f"Maven could not fetch the broker: {done.stdout.strip()[-300:]}")
-        complete.write_bytes((HERE / "pom.xml").read_bytes())
-    return libraries
-
-
-class LocalKafka:
-    """A cluster of `nodes` (1 or 3) with its data under `folder`; starts on entering, ends and cleans up on leaving."""
-
-    def __init__(self, folder: Path, nodes: int = 1, keep_data: bool = False) -> None:
-        self.folder = folder
-        self.nodes = nodes
-        self._keep_data = keep_data
-        self._ports = _free_ports(2 * nodes)
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._clock = SystemClock()
-        self._jars: Path | None = None
-        self.start_seconds = 0.0
-
-    @property
-    def bootstrap_servers(self) -> str:
-        return ",".join(f"127.0.0.1:{self._ports[node]}" for node in range(self.nodes))
-
-    @property
-    def pids(self) -> list[int]:
-        return [process.pid for process in self._processes.values()]
-
-    def start(self) -> LocalKafka:
-        """Format the data folders and start every node; returns when the cluster is ready. Raises KafkaUnavailable."""
-        self._jars = jars()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        cluster_id = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
-        began = self._clock.monotonic()
-        for node in range(1, self.nodes + 1):
-            properties = self._properties_file(node)
-            properties.write_text(self._properties(node))
-            format_command = self._java("-Xmx128m", main="kafka.tools.StorageTool")
-            done = subprocess.run(
-                [*format_command, "format", "-t", cluster_id, "-c", str(properties)], capture_output=True, text=True
-            )
-            if done.returncode != 0:
-                raise KafkaUnavailable(f"formatting failed: {done.stdout.strip()[-300:]}{done.stderr.strip()[-300:]}")
-            self.start_node(node)
-        self.wait_ready()
-        self.start_seconds = self._clock.monotonic() - began
-        return self
-
-    def start_node(self, node: int) -> None:
-        """Start one node (1 …) on its old data; does not wait."""
-        log = (self.folder / f"node-{node}.log").open("ab")
-        command = [*self._java(*HEAP, main="kafka.Kafka"), str(self._properties_file(node))]
-        self._processes[node] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-
-    def kill_node(self, node: int) -> None:
-        """kill -9."""
-        self._processes[node].kill()
-        self._processes[node].wait()
-
-    def pause_node(self, node: int) -> None:
-        self._processes[node].send_signal(signal.SIGSTOP)
-
-    def resume_node(self, node: int) -> None:
-        self._processes[node].send_signal(signal.SIGCONT)
-
-    def wait_ready(self) -> None:
-        """Until an admin call and a transactional initialisation are answered. Raises KafkaUnavailable."""
-        deadline = self._clock.monotonic() + READY_SECONDS_MAX
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
-        while True:
-            for node, process in self._processes.items():
-                if process.poll() is not None:
-                    raise KafkaUnavailable(f"node {node} ended: {self._last_lines(node)}")
-            try:
-                if len(admin.list_topics(timeout=2).brokers) == self.nodes:
-                    producer = Producer(
-                        {
-                            "bootstrap.servers": self.bootstrap_servers,
-                            "transactional.id": f"ready-{uuid.uuid4()}",
-                            "log_level": 0,
-                        }
-                    )
-                    producer.init_transactions(5)
-                    return
-            except KafkaException:
-                if self._clock.monotonic() > deadline:
-                    raise KafkaUnavailable(f"not ready after {READY_SECONDS_MAX:g} s: {self._last_lines(1)}") from None
-
-    def create_topic(self, name: str, partitions: int = 4, config: dict[str, str] | None = None) -> str:
-        """Create a topic, replicated to all nodes; returns its name."""
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers})
-        replication = min(3, self.nodes)
-        admin.create_topics([NewTopic(name, partitions, replication, config=config or {})])[name].result(20)
+    def create_topic(self, name: str, partitions: int = 4, config: Mapping[str, str] | None = None) -> str:
+        """Create a topic with the broker's default replication; returns its name once all partitions have leaders."""
+        admin = self._admin()
+        new = NewTopic(name, partitions, -1, config=dict(config or {}))
+        admin.create_topics([new])[name].result(ANSWER_SECONDS_MAX)
+        deadline = time.monotonic() + ANSWER_SECONDS_MAX
+        while any(self.leader(name, partition) < 0 for partition in range(partitions)):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"topic {name} has partitions without a leader after {ANSWER_SECONDS_MAX:g} s")
+            time.sleep(0.05)
         return name
 
     def leader(self, topic: str, partition: int) -> int:
         """The node that leads a partition, -1 for none."""
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
-        return int(admin.list_topics(topic, timeout=10).topics[topic].partitions[partition].leader)
+        found = self._admin().list_topics(topic, timeout=ANSWER_SECONDS_MAX).topics[topic].partitions.get(partition)
+        return -1 if found is None else int(found.leader)
 
-    def watermarks(self, topic: str, partition: int) -> tuple[int, int]:
-        """(last stable offset, high watermark)."""
-        from confluent_kafka import TopicPartition
+    def watermarks(self, topic: str, partition: int) -> Watermarks:
+        """Last stable offset and high watermark, asked of the leader."""
+        asked, admin = TopicPartition(topic, partition), self._admin()
+        ends = [
+            admin.list_offsets(
+                {asked: OffsetSpec.latest()}, isolation_level=isolation, request_timeout=ANSWER_SECONDS_MAX
+            )[asked].result(2 * ANSWER_SECONDS_MAX)
+            for isolation in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
+        ]
+        return Watermarks(*(int(end.offset) for end in ends))
 
-        ends = []
-        for isolation in ("read_committed", "read_uncommitted"):
-            consumer = Consumer(
-                {"bootstrap.servers": self.bootstrap_servers, "group.id": "watermarks", "isolation.level": isolation}
-            )
-            ends.append(consumer.get_watermark_offsets(TopicPartition(topic, partition), 10)[1])
-            consumer.close()
-        return ends[0], ends[1]
+    def _admin(self) -> AdminClient:
+        return _quiet_admin(self.bootstrap_servers)
+
+
+class LocalKafka(Kafka):
+    """A cluster of `nodes` (1 or 3) on this machine; starts on entering a `with`, ends and cleans up on leaving.
+
+    Nodes are numbered from 1. `folder` holds their data, properties and logs and is removed by `stop` unless
+    `keep_data`; a folder that was kept is opened again. `properties` override those of every node.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int = 1,
+        keep_data: bool = False,
+        *,
+        heap_mib: int = 384,
+        jvm_options: Sequence[str] = QUICK_START,
+        properties: Mapping[str, object] | None = None,
+    ) -> None:
+        ports = _free_ports(2 * nodes)
+        self._ports, self._controller_ports = ports[:nodes], ports[nodes:]
+        super().__init__(",".join(f"127.0.0.1:{port}" for port in self._ports))
+        self.folder = folder.absolute()
+        self.nodes = nodes
+        self.start_seconds = 0.0
+        self._keep_data = keep_data
+        self._jvm_options = (f"-Xms{min(256, heap_mib)}m", f"-Xmx{heap_mib}m", *jvm_options)
+        self._changes = dict(properties or {})
+        self._jars = Path()
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    @property
+    def pids(self) -> list[int]:
+        """The process ids of the nodes that were not killed."""
+        return [process.pid for process in self._processes.values()]
+
+    def start(self) -> LocalKafka:
+        """Format new data folders, start every node and wait until the cluster is ready; `start_seconds` says how long.
+
+        Raises KafkaUnavailable or KafkaStartFailed; then nothing is left running.
+        """
+        self._jars = jars()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
+        try:
+            self._format()
+            for node in range(1, self.nodes + 1):
+                self.start_node(node)
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        self.start_seconds = time.monotonic() - began
+        return self
 
     def stop(self) -> None:
-        """SIGTERM, SIGKILL for those that do not end; removes the data unless it is to be kept."""
+        """SIGTERM, SIGKILL for nodes that do not end; removes the folder unless the data is to be kept."""
         for process in self._processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGCONT)
-                process.terminate()
-        for process in self._processes.values():
-            try:
-                process.wait(STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS_MAX
+        for node in list(self._processes):
+            self._end(node, max(0.0, deadline - time.monotonic()))
         if not self._keep_data:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start_node(self, node: int) -> None:
+        """Start one node on its data, which may be that of a node killed before; does not wait."""
+        command = [*self._java(*self._jvm_options, main="kafka.Kafka"), str(self._properties_file(node))]
+        with self._log_file(node).open("ab") as log:
+            # Its own session: an interrupt at the terminal ends the tests, which then stop the node.
+            self._processes[node] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def kill_node(self, node: int) -> None:
+        """SIGKILL: the page cache survives, everything in the process is lost."""
+        self._processes[node].kill()
+        self._end(node, STOP_SECONDS_MAX)
+
+    def pause_node(self, node: int) -> None:
+        """SIGSTOP: connections stay open and nobody answers."""
+        self._processes[node].send_signal(signal.SIGSTOP)
+
+    def resume_node(self, node: int) -> None:
+        """SIGCONT."""
+        self._processes[node].send_signal(signal.SIGCONT)
+
+    def restart_node(self, node: int) -> None:
+        """Stop a node in order (SIGTERM), start it on the same data and port, and wait until the cluster is ready."""
+        self._processes[node].terminate()
+        self._end(node, STOP_SECONDS_MAX)
+        self.start_node(node)
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Until every node that was not killed answers, is in sync, and transactions can begin.
+
+        Raises KafkaStartFailed.
+        """
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while True:
+            for node, process in self._processes.items():
+                if process.poll() is not None:
+                    raise KafkaStartFailed(f"node {node} ended with {process.returncode}: {self._last_lines(node)}")
+            reason = self._not_ready()
+            if not reason:
+                return
+            if time.monotonic() > deadline:
+                node = min(self._processes)
+                raise KafkaStartFailed(f"not ready after {READY_SECONDS_MAX:g} s: {reason}; {self._last_lines(node)}")
+            time.sleep(0.1)
 
     def __enter__(self) -> LocalKafka:
         return self.start()
@@ -192,66 +206,87 @@ class LocalKafka:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def _not_ready(self) -> str:
+        """Why the cluster is not ready, "" when it is."""
+        running = set(self._processes)
+        try:
+            for node in running:
+                # A new client asks just this node; later requests may go to any.
+                seen = _quiet_admin(f"127.0.0.1:{self._ports[node - 1]}").list_topics(timeout=PROBE_SECONDS_MAX)
+                if missing := running - set(seen.brokers):
+                    return f"node {node} does not see {missing}"
+                for topic in seen.topics.values():
+                    for partition in topic.partitions.values():
+                        if behind := (set(partition.replicas) & running) - set(partition.isrs):
+                            return f"{topic.topic}[{partition.id}] is not in sync on {behind}"
+            probe = {"bootstrap.servers": self.bootstrap_servers, "transactional.id": f"probe-{uuid.uuid4()}"}
+            Producer({**probe, "log_level": 0}).init_transactions(PROBE_SECONDS_MAX)
+        except KafkaException as error:
+            return str(error.args[0].str())
+        return ""
+
+    def _format(self) -> None:
+        # A leading dash would be read as an option.
+        cluster_id = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
+        tool = [*self._java("-Xmx128m", *QUICK_START, main="kafka.tools.StorageTool"), "format", "-t", cluster_id, "-c"]
+        formatting = []
+        for node in range(1, self.nodes + 1):
+            file, data = self._properties_file(node), self.folder / f"data-{node}"
+            file.write_text(server_properties(node, self._ports, self._controller_ports, data, self._changes))
+            if not (data / "meta.properties").exists():
+                output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+                formatting.append(subprocess.Popen([*tool, str(file)], **output))  # type: ignore[call-overload]
+        for process in formatting:
+            try:
+                said = process.communicate(timeout=FORMAT_SECONDS_MAX)[0]
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise KafkaStartFailed(f"formatting took more than {FORMAT_SECONDS_MAX:g} s") from None
+            if process.returncode != 0:
+                raise KafkaStartFailed(f"formatting failed: {said.strip()[-400:]}")
+
+    def _end(self, node: int, seconds_max: float) -> None:
+        process = self._processes.pop(node)
+        try:
+            process.wait(seconds_max)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
     def _java(self, *options: str, main: str) -> list[str]:
-        logging = f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"
+        logging = f"-Dlog4j2.configurationFile={LOG_CONFIGURATION}"
         return ["java", *options, "-Djava.awt.headless=true", logging, "-cp", f"{self._jars}/*", main]
 
     def _properties_file(self, node: int) -> Path:
         return self.folder / f"node-{node}.properties"
 
-    def _last_lines(self, node: int) -> str:
-        return (self.folder / f"node-{node}.log").read_text(errors="replace").strip()[-400:]
+    def _log_file(self, node: int) -> Path:
+        return self.folder / f"node-{node}.log"
 
-    def _properties(self, node: int) -> str:
-        ports = self._ports
-        voters = ",".join(f"{n + 1}@127.0.0.1:{ports[self.nodes + n]}" for n in range(self.nodes))
-        replicas = min(3, self.nodes)
-        in_sync = 2 if replicas == 3 else 1
-        values = {
-            "process.roles": "broker,controller",
-            "node.id": node,
-            "controller.quorum.voters": voters,
-            "listeners": f"PLAINTEXT://127.0.0.1:{ports[node - 1]},"
-            f"CONTROLLER://127.0.0.1:{ports[self.nodes + node - 1]}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{ports[node - 1]}",
-            "controller.listener.names": "CONTROLLER",
-            "inter.broker.listener.name": "PLAINTEXT",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
-            "log.dirs": self.folder / f"data-{node}",
-            "auto.create.topics.enable": "false",
-            "default.replication.factor": replicas,
-            "min.insync.replicas": in_sync,
-            "offsets.topic.replication.factor": replicas,
-            "transaction.state.log.replication.factor": replicas,
-            "transaction.state.log.min.isr": in_sync,
-            # The defaults of 50 partitions each make a small cluster slow to start.
-            "offsets.topic.num.partitions": 4,
-            "transaction.state.log.num.partitions": 4,
-            "transaction.abort.timed.out.transaction.cleanup.interval.ms": 1000,
-            "group.initial.rebalance.delay.ms": 0,
-            "group.min.session.timeout.ms": 1000,
-            "group.consumer.min.session.timeout.ms": 3000,
-            "group.consumer.session.timeout.ms": 6000,
-            "group.consumer.min.heartbeat.interval.ms": 500,
-            "group.consumer.heartbeat.interval.ms": 1000,
-            "replica.lag.time.max.ms": 5000,
-            "broker.session.timeout.ms": 6000,
-            "num.network.threads": 2,
-            "num.io.threads": 2,
-            "background.threads": 2,
-            # The cleaner takes 128 MiB of heap by default.
-            "log.cleaner.dedupe.buffer.size": 4 << 20,
-            "log.cleaner.backoff.ms": 1000,
-        }
-        return "".join(f"{name}={value}\n" for name, value in values.items())
+    def _last_lines(self, node: int) -> str:
+        return self._log_file(node).read_text(errors="replace").strip()[-400:]
+
+
+def _quiet_admin(bootstrap_servers: str) -> AdminClient:
+    # By default the pause between attempts to connect grows to ten seconds.
+    return AdminClient({"bootstrap.servers": bootstrap_servers, "reconnect.backoff.max.ms": 200, "log_level": 0})
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
+    """Free ports below the ephemeral range, whose ports an outgoing connection may take while a node is down."""
+    sockets: list[socket.socket] = []
     try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+        for port in random.sample(range(10_000, 32_768), 1000):
+            candidate = socket.socket()
+            sockets.append(candidate)
+            try:
+                candidate.bind(("127.0.0.1", port))
+            except OSError:
+                sockets.pop().close()
+            if len(sockets) == count:
+                return [int(each.getsockname()[1]) for each in sockets]
     finally:
         for each in sockets:
             each.close()
+    raise KafkaStartFailed("no free ports between 10000 and 32767")
