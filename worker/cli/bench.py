@@ -34,7 +34,7 @@ def bench(
     bootstrap_servers: Annotated[str, typer.Option(help="A broker; default: the embedded one.")] = "",
     record_format: Annotated[str, typer.Option("--format", help="binary | json")] = "binary",
     records: Annotated[int, typer.Option(min=10_000, help="Records of a round; 0: what the broker holds.")] = 400_000,
-    streams: Annotated[int, typer.Option(min=1)] = 10_000,
+    streams: Annotated[int, typer.Option(min=1)] = 1_000,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     interval_ms: Annotated[int, typer.Option(min=1, help="worker.commit_interval_ms")] = 100,
     keras: Annotated[bool, typer.Option(help="Also time Keras, which needs seconds to start.")] = True,
