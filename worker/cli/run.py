@@ -29,10 +29,7 @@ def run(
     overrides: SetOption = None,
     bootstrap_servers: BootstrapOption = None,
     group_id: GroupOption = None,
-    on_model_change: GC_ALLOCATIONS = 100_000
-"""Container objects allocated between two collections of the youngest generation."""
-
-OnModelChange = None,
+    on_model_change: OnModelChange = None,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings and exit.")] = False,
 ) -> None:
     """Consume samples, step each stream's state, publish a probability for every sample."""
