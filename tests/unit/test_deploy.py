@@ -1,0 +1,106 @@
+"""What is shipped beside the code refers only to what the code has."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tools.configuration_table import README, with_table
+from tools.metrics_page import catalogue
+from worker.cli.app import COMMANDS
+from worker.config import load_settings
+
+ROOT = Path(__file__).parents[2]
+DASHBOARD = ROOT / "deploy" / "grafana" / "dashboards" / "lstm-worker.json"
+KNOWN = {name for name, _, _, _ in catalogue()}
+SERIES = re.compile(r"lstm_worker_[a-z_]+")
+
+
+def known(series: str) -> bool:
+    return series in KNOWN or re.sub(r"_(bucket|sum|count)$", "", series) in KNOWN
+
+
+def expressions() -> list[str]:
+    panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", [])]
+
+
+def rules() -> list[dict]:
+    groups = yaml.safe_load((ROOT / "deploy" / "alerts.yml").read_text("utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def compose() -> dict:
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+
+
+def test_every_metric_of_a_panel_exists():
+    used = {series for expression in expressions() for series in SERIES.findall(expression)}
+    assert len(used) > 25
+    assert not {series for series in used if not known(series)}
+
+
+def test_every_metric_of_an_alert_exists_and_every_alert_says_what_to_do():
+    for rule in rules():
+        assert not {series for series in SERIES.findall(rule["expr"]) if not known(series)}, rule["alert"]
+        assert rule["annotations"]["summary"]
+        assert rule["annotations"]["runbook"]
+
+
+def test_panels_do_not_overlap_and_have_unique_numbers():
+    panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    cells = [
+        (x, y)
+        for panel in panels
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+
+
+def test_compose_services_wait_for_services_that_exist_and_mount_files_that_exist():
+    services = compose()["services"]
+    assert {"kafka", "topics", "worker-0", "worker-1", "producer", "prometheus", "grafana"} <= set(services)
+    for name, service in services.items():
+        assert set(service.get("depends_on", {})) <= set(services), name
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert (ROOT / source).exists() if source.startswith(".") else source in compose()["volumes"], name
+
+
+@pytest.mark.parametrize("service", ["topics", "producer"])
+def test_compose_commands_are_commands_of_the_program(service):
+    assert compose()["services"][service]["command"][0] in COMMANDS
+
+
+def test_the_two_workers_are_different_static_members_with_their_own_state():
+    first, second = compose()["services"]["worker-0"], compose()["services"]["worker-1"]
+    assert first["environment"] != second["environment"]
+    assert first["volumes"][1] != second["volumes"][1]
+
+
+def test_the_shipped_configuration_is_valid():
+    assert load_settings(ROOT / "deploy" / "worker.toml").worker.guarantee == "exactly_once"
+
+
+def test_kubernetes_manifests_parse_and_name_each_pod_as_a_static_member():
+    documents = list(yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "lstm-worker.yml").read_text("utf-8")))
+    assert {document["kind"] for document in documents} == {
+        "ConfigMap",
+        "Service",
+        "PodDisruptionBudget",
+        "StatefulSet",
+    }
+    stateful = next(document for document in documents if document["kind"] == "StatefulSet")["spec"]["template"]["spec"]
+    assert stateful["containers"][0]["env"][0]["name"] == "LSTM_WORKER__KAFKA__GROUP_INSTANCE_ID"
+    assert stateful["terminationGracePeriodSeconds"] >= 30
+
+
+def test_the_readme_holds_the_settings_as_they_are():
+    text = README.read_text("utf-8")
+    assert with_table(text) == text, "run `python -m tools.configuration_table`"
