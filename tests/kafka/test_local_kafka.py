@@ -30,7 +30,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalKafka]:
 
 def send(cluster: Kafka, topic: str, values: list[bytes], transactional_id: str = "") -> Producer:
     """Sends to partition 0; with a transactional id in a transaction that is left open."""
-    config: dict[str, object] = {"bootstrap.servers": cluster.bootstrap_servers}
+    # Quiet: a producer that is still alive when the node is restarted would say so.
+    config: dict[str, object] = {"bootstrap.servers": cluster.bootstrap_servers, "log_level": 0}
     if transactional_id:
         config["transactional.id"] = transactional_id
     producer = Producer(config)

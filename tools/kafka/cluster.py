@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from confluent_kafka import IsolationLevel, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from tools.kafka.jars import KafkaUnavailable, cache_folder, jars
 from tools.kafka.properties import server_properties
@@ -38,6 +38,9 @@ THROUGHPUT = ("-XX:+UseG1GC",)
 """JVM options for measurements, with a heap of 1024 MiB: as Kafka's own scripts have them."""
 
 LOG_CONFIGURATION = Path(__file__).parent / "log4j2.properties"
+
+
+_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
 class KafkaStartFailed(RuntimeError):
@@ -78,12 +81,26 @@ class Kafka:
         """Last stable offset and high watermark, asked of the leader."""
         asked, admin = TopicPartition(topic, partition), self._admin()
         ends = [
-            admin.list_offsets(
-                {asked: OffsetSpec.latest()}, isolation_level=isolation, request_timeout=ANSWER_SECONDS_MAX
-            )[asked].result(2 * ANSWER_SECONDS_MAX)
+            admin.list_offsets({asked: _LATEST}, isolation_level=isolation, request_timeout=ANSWER_SECONDS_MAX)[
+                asked
+            ].result(2 * ANSWER_SECONDS_MAX)
             for isolation in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
         ]
         return Watermarks(*(int(end.offset) for end in ends))
+
+    def wait_until_stable(self, topic: str, partition: int, seconds_max: float = ANSWER_SECONDS_MAX) -> int:
+        """Until no transaction is open in a partition; returns its end. Raises TimeoutError.
+
+        A commit is answered before its markers are in the partitions, so readers see it a little later.
+        """
+        deadline = time.monotonic() + seconds_max
+        while True:
+            stable, high = self.watermarks(topic, partition)
+            if stable == high:
+                return high
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{topic}[{partition}]: stable up to {stable} of {high} after {seconds_max:g} s")
+            time.sleep(0.02)
 
     def _admin(self) -> AdminClient:
         return _quiet_admin(self.bootstrap_servers)
