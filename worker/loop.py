@@ -96,6 +96,7 @@ class Worker:
         self._dead_letters: list[DeadLetter] = []
         self._next_report = 0.0
         self._stopping = False
+        self._failed = False
 
     def stop(self) -> None:
         """Finish the batch, commit, leave. May be called from a signal handler."""
@@ -103,11 +104,18 @@ class Worker:
 
     def run(self) -> None:
         """Blocks until `stop`. Raises what cannot be mended while running; nothing uncommitted is stored then."""
-        while not self._stopping:
-            self._turn()
-        self._commit()
-        self._consumer.close()
-        self._delivery.close()
+        try:
+            while not self._stopping:
+                self._turn()
+            self._commit()
+        except BaseException:
+            self._failed = True
+            self._roll_back([partition for partition in self._ownership if partition.running])
+            raise
+        finally:
+            self._consumer.close()
+            self._delivery.close()
+            self._let_go([partition.index for partition in self._ownership])
 
     # ---- rebalance callbacks, called by the consumer
 
@@ -120,7 +128,8 @@ class Worker:
     def on_revoked(self, partitions: Sequence[int]) -> None:
         """Commit everything, then close what is gone."""
         self._metrics.rebalance("revoked")
-        self._commit()
+        if not self._failed:
+            self._commit()
         self._let_go(partitions)
         log.info("revoked partitions %s", sorted(partitions))
 
