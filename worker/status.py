@@ -7,7 +7,6 @@ other thread ever touches the table.
 from __future__ import annotations
 
 import queue
-from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +41,7 @@ class StatusBoard:
         self._started = False
         self._last_turn = clock.monotonic()
         self._snapshot = _Snapshot()
-        self._newest: deque[dict[str, Any]] = deque(maxlen=NEWEST_ROWS)
+        self._newest: tuple[dict[str, Any], ...] = ()
         self._questions: queue.SimpleQueue[tuple[bytes, Future[dict[str, Any] | None]]] = queue.SimpleQueue()
         self._next_snapshot = 0.0
 
@@ -67,16 +66,9 @@ class StatusBoard:
         """Count a batch and remember its last rows for the live page."""
         self._snapshot.records += records
         self._snapshot.predictions += len(predictions)
-        for i in range(max(0, len(predictions) - NEWEST_ROWS), len(predictions)):
-            numbers = predictions.probabilities[i]
-            self._newest.append(
-                {
-                    "stream": predictions.keys[i].decode("utf-8", "backslashreplace"),
-                    "step": int(predictions.steps[i]),
-                    "probability": None if numbers[-1] != numbers[-1] else float(numbers[-1]),
-                    "final": bool(predictions.final[i]),
-                }
-            )
+        rows = range(max(0, len(predictions) - NEWEST_ROWS), len(predictions))
+        # Replaced as a whole: another thread may be reading the old one.
+        self._newest = (*self._newest, *(_row(predictions, i) for i in rows))[-NEWEST_ROWS:]
 
     # ---- the HTTP side
 
@@ -112,6 +104,16 @@ class StatusBoard:
         answer: Future[dict[str, Any] | None] = Future()
         self._questions.put((key, answer))
         return answer.result(ANSWER_SECONDS_MAX)
+
+
+def _row(predictions: PredictionBatch, i: int) -> dict[str, Any]:
+    number = float(predictions.probabilities[i, -1])
+    return {
+        "stream": predictions.keys[i].decode("utf-8", "backslashreplace"),
+        "step": int(predictions.steps[i]),
+        "probability": None if number != number else number,
+        "final": bool(predictions.final[i]),
+    }
 
 
 def _partition(partition: OwnedPartition) -> dict[str, Any]:
