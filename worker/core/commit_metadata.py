@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 VERSION = 1
 BYTES_MAX = 4095
 """The broker allows 4096, of which the client library uses one for a trailing zero."""
+WORKER_CHARACTERS_MAX = 200
+OFFSET_MAX = (1 << 63) - 1
+MODEL = re.compile(r"[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,32 +28,40 @@ class CommitMetadata:
     topic_id: str = ""
 
     def encode(self) -> str:
-        """One line of JSON, at most BYTES_MAX bytes."""
+        """One line of ASCII JSON, at most BYTES_MAX bytes; a longer `worker` is cut, since only people read it."""
         text = json.dumps(
             {
                 "v": VERSION,
                 "changelog": self.changelog_next_offset,
                 "watermark": self.watermark_ms,
                 "model": self.model,
-                "worker": self.worker[:200],
+                "worker": self.worker[:WORKER_CHARACTERS_MAX],
                 "topic_id": self.topic_id,
             },
             separators=(",", ":"),
         )
-        assert len(text.encode()) <= BYTES_MAX
+        assert len(text) <= BYTES_MAX
         return text
 
 
 def parse_metadata(text: str) -> CommitMetadata | None:
-    """None for metadata that this worker did not write."""
+    """None for metadata that this worker did not write, whatever it is; never a guess at its meaning."""
+    if len(text) > BYTES_MAX:
+        return None
     try:
         found = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or found.get("v") != VERSION:
         return None
-    numbers = found.get("changelog"), found.get("watermark")
     texts = found.get("model"), found.get("worker"), found.get("topic_id", "")
-    if not all(type(number) is int for number in numbers) or not all(isinstance(each, str) for each in texts):
+    if not all(isinstance(each, str) for each in texts) or not MODEL.fullmatch(found["model"]):
+        return None
+    if not _is_offset(found.get("changelog"), least=0) or not _is_offset(found.get("watermark"), least=-1):
         return None
     return CommitMetadata(found["changelog"], found["watermark"], found["model"], found["worker"], texts[2])
+
+
+def _is_offset(value: object, least: int) -> bool:
+    # A bool is an int to isinstance.
+    return type(value) is int and least <= value <= OFFSET_MAX
