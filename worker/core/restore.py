@@ -1,8 +1,8 @@
 """Where a partition's state comes from: what its disk, its committed offset and its changelog say together.
 
 The group's committed offset with our metadata is the truth: rows up to the changelog offset that it names belong to
-exactly the input below it. A disk that holds an older prefix is brought up from the changelog; one that holds anything
-else is set aside or, where that would lose data, nothing is touched and the worker stops.
+exactly the input below it. A disk that holds an older prefix is brought up from the changelog; one that cannot be
+brought up is wiped first; where that would lose data, nothing is touched and the worker stops.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from worker.core.commit_metadata import CommitMetadata
+from worker.errors import StateTorn
 
 RESET_HINT = "move offsets and state together with `lstm-worker reset`"
 
@@ -24,11 +25,15 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A local store's position. `changelog_next_offset`: its rows are those of the changelog below it."""
+    """A local store's position. `changelog_next_offset`: its rows are those of the changelog below it.
+
+    `empty`: known to hold no row, so that nothing is lost with it.
+    """
 
     input_next_offset: int
     changelog_next_offset: int
     written_at_ms: int
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,8 @@ class Log:
 class RestorePlan:
     """Read the changelog from `start` to `target`, then run from `input_next_offset`.
 
-    `wipe`: why the local store must go first, "" where it is kept.
+    `wipe`: why the local store must go first, "" where it is kept. `rows_input_end`: every restored row must have seen
+    input below this offset only; 0 where no row may be found at all.
     """
 
     start: int
@@ -51,6 +57,11 @@ class RestorePlan:
     input_next_offset: int
     watermark_ms: int
     wipe: str = ""
+    rows_input_end: int = 0
+
+    def row_is_torn(self, last_offset: int) -> bool:
+        """Whether a restored row saw input that is not committed, which a whole transaction cannot give."""
+        return torn_row(last_offset, self.rows_input_end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,54 +82,90 @@ def plan_restore(
     now_ms: int,
     tombstone_retention_ms: int,
 ) -> RestorePlan | Halt:
-    """Decide for one partition. `disk` None: no store, or an empty one. `start_at_end`: `input.start = "latest"`."""
+    """Decide for one partition. `disk` None: no store, or one that was never written. `start_at_end`: `input.start =
+    "latest"`. Ask for `committed` with a stable read, and for `changelog` after it: an end taken before may be too low.
+    """
     if committed is None:
         return _without_commit(disk, changelog, input_log, start_at_end)
     if committed.metadata is None:
-        if changelog.high > 0 or disk is not None:
-            return Halt(
-                f"the committed offset {committed.next_offset} was not written by this worker, and state exists"
-            )
-        return RestorePlan(0, 0, committed.next_offset, -1)
+        return _foreign_commit(disk, committed, changelog, input_log)
     target = committed.metadata.changelog_next_offset
     if target > changelog.high:
-        return Halt(
-            f"the changelog ends at offset {changelog.high}, the committed state needs {target}: "
-            "the broker lost data, or the topic was re-created",
-            "restore the changelog topic, or " + RESET_HINT,
-        )
+        return _too_short(changelog, target)
     if not input_log.low <= committed.next_offset <= input_log.high:
+        return _outside_input(committed.next_offset, input_log)
+    if disk is not None and (disk.changelog_next_offset > target or disk.input_next_offset > committed.next_offset):
         return Halt(
-            f"the committed offset {committed.next_offset} is not in the input, which holds {input_log.low} to "
-            f"{input_log.high}: the topic was re-created, or samples were deleted before they were read"
+            f"the local state is ahead of the committed offset {committed.next_offset}: it holds input up to "
+            f"{disk.input_next_offset}; somebody moved the offset back, or the broker lost commits"
         )
-    start, wipe = _disk_start(disk, committed, target, now_ms, tombstone_retention_ms)
-    return RestorePlan(start, target, committed.next_offset, committed.metadata.watermark_ms, wipe)
+    start, wipe = _disk_start(disk, now_ms, tombstone_retention_ms)
+    if start < target and changelog.low > start:
+        return _beginning_gone(changelog, start)
+    return RestorePlan(
+        start, target, committed.next_offset, committed.metadata.watermark_ms, wipe, committed.next_offset
+    )
 
 
 def _without_commit(disk: Disk | None, changelog: Log, input_log: Log, start_at_end: bool) -> RestorePlan | Halt:
-    if disk is not None and disk.input_next_offset > 0:
+    """A new group, or one whose first transaction is not through yet, or whose offsets were deleted or expired.
+
+    They differ by whether the changelog holds a committed row, so it is read to its end and must show none.
+    """
+    if disk is not None and disk.input_next_offset > 0 and not disk.empty:
         return Halt(f"the group has no committed offset, but local state of input offset {disk.input_next_offset}")
-    del changelog  # Records without a commit were never part of a committed transaction, or the group is new.
-    return RestorePlan(0, 0, input_log.high if start_at_end else input_log.low, -1)
+    begin = input_log.high if start_at_end else input_log.low
+    if disk is not None and input_log.low <= disk.input_next_offset <= input_log.high:
+        # Where it began to wait for its first record; "latest" must not skip what arrived since.
+        begin = disk.input_next_offset
+    if changelog.low > 0:
+        return _beginning_gone(changelog, 0)
+    return RestorePlan(0, changelog.high, begin, -1)
 
 
-def _disk_start(
-    disk: Disk | None, committed: Committed, target: int, now_ms: int, tombstone_retention_ms: int
-) -> tuple[int, str]:
+def _foreign_commit(disk: Disk | None, committed: Committed, changelog: Log, input_log: Log) -> RestorePlan | Halt:
+    if changelog.high > 0 or disk is not None:
+        return Halt(f"the committed offset {committed.next_offset} was not written by this worker, and state exists")
+    if not input_log.low <= committed.next_offset <= input_log.high:
+        return _outside_input(committed.next_offset, input_log)
+    return RestorePlan(0, 0, committed.next_offset, -1)
+
+
+def _disk_start(disk: Disk | None, now_ms: int, tombstone_retention_ms: int) -> tuple[int, str]:
     """From which changelog offset to read, and why the disk cannot be kept."""
     if disk is None:
         return 0, ""
-    if disk.changelog_next_offset > target or disk.input_next_offset > committed.next_offset:
-        return 0, "ahead of the committed state"
     if disk.written_at_ms >= 0 and now_ms - disk.written_at_ms > tombstone_retention_ms // 2:
         # Tombstones may be gone from the changelog: a deleted stream would come back to life.
         return 0, "older than half of the changelog's delete.retention.ms"
     return disk.changelog_next_offset, ""
 
 
+def _too_short(changelog: Log, target: int) -> Halt:
+    return Halt(
+        f"the changelog ends at offset {changelog.high}, the committed state needs {target}: "
+        "the broker lost data, or the topic was re-created",
+        "restore the changelog topic, or " + RESET_HINT,
+    )
+
+
+def _beginning_gone(changelog: Log, start: int) -> Halt:
+    return Halt(
+        f"the changelog begins at offset {changelog.low}, rows from {start} on are needed: records were deleted, which "
+        "compaction alone never does",
+        "give the changelog cleanup.policy=compact, then " + RESET_HINT,
+    )
+
+
+def _outside_input(next_offset: int, input_log: Log) -> Halt:
+    return Halt(
+        f"the committed offset {next_offset} is not in the input, which holds {input_log.low} to {input_log.high}: "
+        "the topic was re-created, or samples were deleted before they were read"
+    )
+
+
 def torn_row(last_offset: int, input_next_offset: int) -> bool:
-    """Whether a restored row saw input at or beyond the committed offset, which a whole transaction cannot give."""
+    """Whether a row saw input at or beyond `input_next_offset`."""
     return last_offset >= input_next_offset
 
 
@@ -145,3 +192,106 @@ class RestoreProgress:
         read = self.position - self.start
         elapsed = now - self.began
         return None if read <= 0 or elapsed <= 0 else self.remaining * elapsed / read
+
+
+# ---- at least once: no transaction bounds the rows, progress records do
+
+PROGRESS_KEY = b""
+"""The changelog key of progress records. No stream has it: records with an empty key are dead letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressRecord:
+    """Follows the rows of one commit in the changelog and says which input they belong to."""
+
+    input_next_offset: int
+    watermark_ms: int
+
+    def encode(self) -> bytes:
+        """16 bytes: two big-endian 64-bit integers."""
+        return b"".join(
+            number.to_bytes(8, "big", signed=True) for number in (self.input_next_offset, self.watermark_ms)
+        )
+
+
+def parse_progress(value: bytes | None) -> ProgressRecord | None:
+    """None for a value that no worker wrote: the changelog is torn."""
+    if value is None or len(value) != 16:
+        return None
+    found = ProgressRecord(int.from_bytes(value[:8], "big", signed=True), int.from_bytes(value[8:], "big", signed=True))
+    return found if found.input_next_offset >= 0 and found.watermark_ms >= -1 else None
+
+
+def plan_restore_by_progress(
+    *,
+    disk: Disk | None,
+    committed_next_offset: int | None,
+    changelog: Log,
+    input_log: Log,
+    start_at_end: bool,
+    now_ms: int,
+    tombstone_retention_ms: int,
+) -> RestorePlan | Halt:
+    """As `plan_restore`, for at-least-once: the changelog is read to its end and its last progress record decides.
+
+    The plan's `input_next_offset` holds only when neither disk nor changelog have a progress.
+    """
+    begin = committed_next_offset
+    if begin is None:
+        begin = input_log.high if start_at_end else input_log.low
+    start, wipe = _disk_start(disk, now_ms, tombstone_retention_ms)
+    if disk is not None and disk.changelog_next_offset > changelog.high:
+        return _too_short(changelog, disk.changelog_next_offset)
+    if changelog.low > start:
+        return _beginning_gone(changelog, start)
+    if disk is not None and not wipe:
+        begin = disk.input_next_offset
+    return RestorePlan(start, changelog.high, begin, -1, wipe)
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredGroup:
+    """Rows that belong together, and the input and the changelog offset up to which they are complete."""
+
+    rows: list[tuple[bytes, bytes | None]]
+    progress: ProgressRecord
+    changelog_next_offset: int
+
+
+class ProgressGroups:
+    """Cuts a changelog into groups of rows, each complete with its progress record.
+
+    What follows the last progress record is never given out: its input is read again. A progress that goes back was
+    written by a former owner that did not know yet; its rows are dropped.
+    """
+
+    def __init__(self, input_next_offset: int = 0) -> None:
+        """`input_next_offset`: the progress of the disk that the rows are added to."""
+        self._input_next_offset = input_next_offset
+        self._rows: list[tuple[bytes, bytes | None]] = []
+
+    def add(self, offset: int, key: bytes, value: bytes | None) -> RestoredGroup | None:
+        """The next record; a group when the record completes one. Raises StateTorn for a damaged progress record."""
+        if key != PROGRESS_KEY:
+            self._rows.append((key, value))
+            return None
+        progress = parse_progress(value)
+        if progress is None:
+            raise StateTorn(f"the changelog holds a damaged progress record at offset {offset}", RESET_HINT)
+        rows, self._rows = self._rows, []
+        if progress.input_next_offset < self._input_next_offset:
+            return None
+        self._input_next_offset = progress.input_next_offset
+        return RestoredGroup(rows, progress, offset + 1)
+
+
+def misplaced_progress(progress_next_offset: int, committed_next_offset: int | None, input_log: Log) -> Halt | None:
+    """Whether the restored progress can be resumed: a commit follows its progress, so it is never ahead of it."""
+    if committed_next_offset is not None and committed_next_offset > progress_next_offset:
+        return Halt(
+            f"the committed offset {committed_next_offset} is ahead of the state, which holds input up to "
+            f"{progress_next_offset}: somebody moved the offset, or the changelog lost data"
+        )
+    if not input_log.low <= progress_next_offset <= input_log.high:
+        return _outside_input(progress_next_offset, input_log)
+    return None

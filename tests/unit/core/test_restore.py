@@ -1,0 +1,313 @@
+"""Where a partition's state comes from, at exactly once and at least once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.core.commit_metadata import CommitMetadata
+from worker.core.restore import (
+    PROGRESS_KEY,
+    Committed,
+    Disk,
+    Halt,
+    Log,
+    ProgressGroups,
+    ProgressRecord,
+    RestorePlan,
+    RestoreProgress,
+    misplaced_progress,
+    parse_progress,
+    plan_restore,
+    plan_restore_by_progress,
+)
+from worker.errors import StateTorn
+
+RETENTION_MS = 1000
+NOW_MS = 10_000
+
+
+def committed(next_offset: int, changelog_next_offset: int, watermark_ms: int = 5) -> Committed:
+    return Committed(next_offset, CommitMetadata(changelog_next_offset, watermark_ms, "0123abcd", "pod-0"))
+
+
+def plan(**changes: object) -> RestorePlan | Halt:
+    """By default: nothing exists but an input of 100 records."""
+    given_ = {
+        "disk": None,
+        "committed": None,
+        "changelog": Log(0, 0),
+        "input_log": Log(0, 100),
+        "start_at_end": False,
+        "now_ms": NOW_MS,
+        "tombstone_retention_ms": RETENTION_MS,
+        **changes,
+    }
+    return plan_restore(**given_)  # type: ignore[arg-type]
+
+
+def test_a_new_group_begins_at_the_configured_end_of_the_input():
+    assert plan() == RestorePlan(0, 0, input_next_offset=0, watermark_ms=-1)
+    assert plan(start_at_end=True) == RestorePlan(0, 0, input_next_offset=100, watermark_ms=-1)
+    assert plan(input_log=Log(40, 100)) == RestorePlan(0, 0, input_next_offset=40, watermark_ms=-1)
+
+
+def test_a_fresh_disk_reads_the_whole_changelog_up_to_the_committed_target():
+    found = plan(committed=committed(50, 30), changelog=Log(0, 45))
+    assert found == RestorePlan(0, 30, input_next_offset=50, watermark_ms=5, rows_input_end=50)
+
+
+def test_the_target_is_the_commits_and_not_the_end_of_the_changelog():
+    """Beyond the target there may be rows of a transaction that is still open, or aborted."""
+    found = plan(committed=committed(50, 30), changelog=Log(0, 1000), disk=Disk(50, 30, NOW_MS))
+    assert isinstance(found, RestorePlan)
+    assert (found.start, found.target) == (30, 30)
+
+
+def test_a_disk_that_is_behind_reads_what_it_lacks():
+    found = plan(committed=committed(50, 30), changelog=Log(0, 45), disk=Disk(20, 12, NOW_MS - 100))
+    assert found == RestorePlan(12, 30, input_next_offset=50, watermark_ms=5, rows_input_end=50)
+
+
+def test_a_disk_older_than_half_the_tombstone_retention_is_wiped():
+    def at_age(age_ms: int) -> RestorePlan:
+        found = plan(committed=committed(50, 30), changelog=Log(0, 45), disk=Disk(20, 12, NOW_MS - age_ms))
+        assert isinstance(found, RestorePlan)
+        return found
+
+    assert (at_age(RETENTION_MS // 2).start, at_age(RETENTION_MS // 2).wipe) == (12, "")
+    assert at_age(RETENTION_MS // 2 + 1).start == 0
+    assert "delete.retention.ms" in at_age(RETENTION_MS // 2 + 1).wipe
+
+
+@pytest.mark.parametrize("disk", [Disk(51, 30, NOW_MS), Disk(50, 31, NOW_MS), Disk(51, 31, 0)], ids=str)
+def test_a_disk_ahead_of_the_committed_offset_halts(disk):
+    found = plan(committed=committed(50, 30), changelog=Log(0, 45), disk=disk)
+    assert isinstance(found, Halt)
+    assert "ahead of the committed offset 50" in found.reason
+
+
+def test_a_changelog_shorter_than_the_target_halts_because_the_broker_lost_data():
+    found = plan(committed=committed(50, 30), changelog=Log(0, 29))
+    assert isinstance(found, Halt)
+    assert "ends at offset 29" in found.reason
+    assert "lstm-worker reset" in found.hint
+
+
+def test_a_changelog_whose_beginning_was_deleted_halts_when_it_is_needed():
+    assert isinstance(plan(committed=committed(50, 30), changelog=Log(13, 45), disk=Disk(20, 12, NOW_MS)), Halt)
+    assert isinstance(plan(committed=committed(50, 30), changelog=Log(1, 45)), Halt)
+    assert isinstance(plan(committed=committed(50, 30), changelog=Log(12, 45), disk=Disk(20, 12, NOW_MS)), RestorePlan)
+
+
+@pytest.mark.parametrize("input_log", [Log(51, 100), Log(0, 49)], ids=str)
+def test_a_committed_offset_that_the_input_does_not_hold_halts(input_log):
+    found = plan(committed=committed(50, 30), changelog=Log(0, 45), input_log=input_log)
+    assert isinstance(found, Halt)
+    assert "committed offset 50 is not in the input" in found.reason
+
+
+@pytest.mark.parametrize("exists", [{"changelog": Log(0, 1)}, {"disk": Disk(50, 30, NOW_MS)}], ids=str)
+def test_an_offset_that_somebody_else_committed_halts_when_there_is_state(exists):
+    found = plan(committed=Committed(50, None), **exists)
+    assert isinstance(found, Halt)
+    assert "not written by this worker" in found.reason
+
+
+def test_an_offset_that_somebody_else_committed_is_where_a_group_without_state_begins():
+    assert plan(committed=Committed(50, None)) == RestorePlan(0, 0, input_next_offset=50, watermark_ms=-1)
+    assert isinstance(plan(committed=Committed(101, None)), Halt)
+
+
+def test_without_a_commit_the_changelog_must_show_no_row():
+    """It holds what an aborted first transaction left, or rows of a group whose offsets were deleted."""
+    found = plan(changelog=Log(0, 8))
+    assert isinstance(found, RestorePlan)
+    assert (found.start, found.target) == (0, 8)
+    assert found.row_is_torn(last_offset=0)
+
+
+def test_rows_with_state_but_without_any_commit_halt():
+    found = plan(disk=Disk(20, 12, NOW_MS), changelog=Log(0, 12))
+    assert isinstance(found, Halt)
+    assert "no committed offset" in found.reason
+
+
+def test_an_empty_disk_from_before_the_first_commit_resumes_where_it_began_to_wait():
+    found = plan(disk=Disk(70, 0, NOW_MS, empty=True), start_at_end=True)
+    assert isinstance(found, RestorePlan)
+    assert found.input_next_offset == 70
+
+
+def test_an_empty_disk_outside_of_the_input_begins_anew():
+    found = plan(disk=Disk(20, 0, NOW_MS, empty=True), input_log=Log(40, 100))
+    assert isinstance(found, RestorePlan)
+    assert found.input_next_offset == 40
+
+
+def test_a_row_at_or_beyond_the_committed_offset_is_torn():
+    found = plan(committed=committed(50, 30), changelog=Log(0, 45))
+    assert isinstance(found, RestorePlan)
+    assert not found.row_is_torn(last_offset=49)
+    assert found.row_is_torn(last_offset=50)
+
+
+logs = st.tuples(st.integers(0, 40), st.integers(0, 40)).map(lambda ends: Log(min(ends), max(ends)))
+disks = st.none() | st.builds(
+    Disk, st.integers(0, 40), st.integers(0, 40), st.integers(NOW_MS - 2 * RETENTION_MS, NOW_MS), st.booleans()
+)
+
+
+@given(
+    disk=disks,
+    found_commit=st.none() | st.builds(committed, st.integers(0, 40), st.integers(0, 40)),
+    changelog=logs,
+    input_log=logs,
+    start_at_end=st.booleans(),
+)
+def test_whatever_is_found_a_plan_reads_only_what_exists_and_resumes_inside_the_input(
+    disk, found_commit, changelog, input_log, start_at_end
+):
+    found = plan(disk=disk, committed=found_commit, changelog=changelog, input_log=input_log, start_at_end=start_at_end)
+    if isinstance(found, Halt):
+        assert found.reason
+        assert found.hint
+        return
+    assert found.start <= found.target <= changelog.high
+    assert found.start == found.target or found.start >= changelog.low
+    assert input_log.low <= found.input_next_offset <= input_log.high
+    if found_commit is not None:
+        assert found.input_next_offset == found_commit.next_offset
+        assert found.start in (0, disk.changelog_next_offset if disk else 0)
+
+
+# ---- progress
+
+
+def test_a_restore_is_done_by_position_because_the_end_is_often_a_marker():
+    progress = RestoreProgress(start=0, target=10, position=9, began=0.0)
+    assert not progress.done
+    progress.position = 10
+    assert progress.done
+    assert progress.remaining == 0
+
+
+def test_a_position_beyond_the_target_is_done_and_leaves_nothing():
+    progress = RestoreProgress(start=0, target=10, position=12, began=0.0)
+    assert progress.done
+    assert progress.remaining == 0
+
+
+def test_the_estimate_is_at_the_rate_so_far():
+    progress = RestoreProgress(start=100, target=500, position=100, began=7.0)
+    assert progress.seconds_left(now=8.0) is None
+    progress.position = 200
+    assert progress.seconds_left(now=9.0) == pytest.approx(6.0)
+
+
+# ---- at least once
+
+
+def by_progress(**changes: object) -> RestorePlan | Halt:
+    given_ = {
+        "disk": None,
+        "committed_next_offset": None,
+        "changelog": Log(0, 0),
+        "input_log": Log(0, 100),
+        "start_at_end": False,
+        "now_ms": NOW_MS,
+        "tombstone_retention_ms": RETENTION_MS,
+        **changes,
+    }
+    return plan_restore_by_progress(**given_)  # type: ignore[arg-type]
+
+
+def test_at_least_once_reads_the_changelog_to_its_end():
+    assert by_progress(changelog=Log(0, 45)) == RestorePlan(0, 45, input_next_offset=0, watermark_ms=-1)
+
+
+def test_at_least_once_resumes_at_the_disks_own_input_offset_though_the_group_committed_less():
+    found = by_progress(changelog=Log(0, 45), disk=Disk(20, 45, NOW_MS), committed_next_offset=15)
+    assert found == RestorePlan(45, 45, input_next_offset=20, watermark_ms=-1)
+
+
+def test_at_least_once_halts_on_a_changelog_that_ends_before_the_disk_does():
+    assert isinstance(by_progress(changelog=Log(0, 44), disk=Disk(20, 45, NOW_MS)), Halt)
+
+
+def test_at_least_once_wipes_an_old_disk_too():
+    found = by_progress(changelog=Log(0, 45), disk=Disk(20, 12, NOW_MS - RETENTION_MS))
+    assert isinstance(found, RestorePlan)
+    assert found.start == 0
+    assert found.wipe
+
+
+def test_a_committed_offset_ahead_of_the_restored_progress_halts():
+    assert misplaced_progress(20, 20, Log(0, 100)) is None
+    assert misplaced_progress(20, 15, Log(0, 100)) is None
+    assert misplaced_progress(20, None, Log(0, 100)) is None
+    assert "ahead of the state" in misplaced_progress(20, 21, Log(0, 100)).reason
+    assert "not in the input" in misplaced_progress(20, 15, Log(0, 19)).reason
+
+
+progress_records = st.builds(ProgressRecord, st.integers(0, (1 << 63) - 1), st.integers(-1, (1 << 63) - 1))
+
+
+@given(progress_records)
+def test_a_progress_record_is_read_back(record):
+    assert parse_progress(record.encode()) == record
+
+
+@given(st.none() | st.binary(max_size=40))
+def test_bytes_of_somebody_else_are_no_progress_record(value):
+    found = parse_progress(value)
+    assert found is None or found.encode() == value
+
+
+def test_a_damaged_progress_record_is_a_torn_changelog():
+    with pytest.raises(StateTorn, match="offset 17"):
+        ProgressGroups().add(17, PROGRESS_KEY, b"short")
+
+
+def test_rows_after_the_last_progress_record_are_never_given_out():
+    groups = ProgressGroups()
+    assert groups.add(0, b"a", b"1") is None
+    assert groups.add(1, b"b", None) is None
+    found = groups.add(2, PROGRESS_KEY, ProgressRecord(5, 77).encode())
+    assert found is not None
+    assert found.rows == [(b"a", b"1"), (b"b", None)]
+    assert (found.progress, found.changelog_next_offset) == (ProgressRecord(5, 77), 3)
+    assert groups.add(3, b"a", b"2") is None
+
+
+def test_rows_of_a_former_owner_that_wrote_late_are_dropped():
+    groups = ProgressGroups(input_next_offset=10)
+    groups.add(0, b"a", b"old")
+    assert groups.add(1, PROGRESS_KEY, ProgressRecord(9, 0).encode()) is None
+    groups.add(2, b"b", b"new")
+    found = groups.add(3, PROGRESS_KEY, ProgressRecord(10, 0).encode())
+    assert found is not None
+    assert found.rows == [(b"b", b"new")]
+
+
+@given(
+    commits=st.lists(st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.none() | st.binary()), max_size=4)),
+    read=st.integers(0, 60),
+)
+def test_a_restore_that_reads_any_prefix_has_the_state_of_a_whole_number_of_commits(commits, read):
+    """However the worker died, the rows and the input offset that are restored belong together."""
+    log: list[tuple[bytes, bytes | None]] = []
+    states: dict[int, dict[bytes, bytes | None]] = {0: {}}
+    for number, rows in enumerate(commits, start=1):
+        log.extend(rows)
+        log.append((PROGRESS_KEY, ProgressRecord(number, -1).encode()))
+        states[number] = {**states[number - 1], **dict(rows)}
+    groups, state, position = ProgressGroups(), {}, 0
+    for offset, (key, value) in enumerate(log[:read]):
+        found = groups.add(offset, key, value)
+        if found is not None:
+            state.update(found.rows)
+            position = found.progress.input_next_offset
+    assert state == states[position]
+    assert position == sum(key == PROGRESS_KEY for key, _ in log[:read])
