@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worker.core.codec import InputDecoder
+from worker.core.idle import IdleIndex
 from worker.core.publishing import Emission, Readout, publish
 from worker.core.routed import Routed
 from worker.core.routing import route
@@ -115,17 +116,9 @@ class Processor:
         watermarks = {index: self._ownership[index].watermark_ms for index in np.unique(batch.partitions).tolist()}
         idle = None
         if self._rules.idle_timeout_ms:
-            idle = {index: partition.idle for index in watermarks if (partition := self._ownership[index]).idle}
-            self._bring_in_due_streams(batch, decoded, watermarks)
-        routed = route(
-            batch,
-            decoded,
-            slots,
-            self._table,
-            self._rules,
-            watermarks,
-            {index: found for index, found in idle.items() if found is not None} if idle is not None else None,
-        )
+            idle = {index: self._idle_index(index) for index in watermarks}
+            self._bring_in_due_streams(batch, decoded, idle)
+        routed = route(batch, decoded, slots, self._table, self._rules, watermarks, idle)
         for index, watermark in watermarks.items():
             self._ownership[index].watermark_ms = watermark
         return routed
@@ -142,16 +135,18 @@ class Processor:
         self._table.touch(slots[slots >= 0])
         return slots
 
-    def _bring_in_due_streams(self, batch: RecordBatch, decoded: DecodedBatch, watermarks: dict[int, int]) -> None:
+    def _idle_index(self, partition: int) -> IdleIndex:
+        idle = self._ownership[partition].idle
+        assert idle is not None, "a running partition has an idle index where a timeout is set"
+        return idle
+
+    def _bring_in_due_streams(self, batch: RecordBatch, decoded: DecodedBatch, idle: dict[int, IdleIndex]) -> None:
         usable = decoded.kinds != Kind.REJECTED
-        for index in watermarks:
+        for index, deadlines in idle.items():
             times = batch.event_times[usable & (batch.partitions == index)]
-            idle = self._ownership[index].idle
-            if len(times) and idle is not None:
-                keys = idle.due_keys(int(times.max()))
-                partitions = np.full(len(keys), index, np.int32)
-                if keys:
-                    self._table.touch(self._resolved(partitions, keys))
+            keys = deadlines.due_keys(int(times.max())) if len(times) else []
+            if keys:
+                self._table.touch(self._resolved(np.full(len(keys), index, np.int32), keys))
 
     def _resolved(self, partitions: Int32Array, keys: list[bytes]) -> Int64Array:
         try:
