@@ -15,6 +15,10 @@ def page() -> str:
     rows += ["| name | type | labels | meaning |", "|---|---|---|---|"]
     for name, kind, labels, text in catalogue():
         rows.append(f"| `{name}` | {kind} | {', '.join(labels)} | {text} |")
+    rows += [
+        "",
+        "On Linux also the `process_*` metrics of Prometheus' Python client: CPU, memory, open files, start time.",
+    ]
     return "\n".join(rows) + "\n"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,31 @@ def test_every_metric_of_an_alert_exists_and_every_alert_says_what_to_do():
         assert rule["annotations"]["runbook"]
 
 
+def test_every_panel_shows_only_the_workers_that_are_chosen():
+    for expression in expressions():
+        series = re.findall(r"\b(?:lstm_worker|process)_[a-z_]+", expression)
+        assert expression.count('instance=~"$instance"') == len(series), expression
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize("source", ["alerts", "panels"])
+def test_prometheus_can_parse_what_is_shipped(source, tmp_path):
+    file = ROOT / "deploy" / "alerts.yml"
+    if source == "panels":
+        file = tmp_path / "panels.yml"
+        intervals = [expression.replace("$__rate_interval", "1m") for expression in expressions()]
+        panels = [{"record": f"panel_{i}", "expr": expression} for i, expression in enumerate(intervals)]
+        file.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": panels}]}), "utf-8")
+    checked = subprocess.run(["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_vectors_are_matched_with_vectors():
+    """Prometheus refuses `0.1 * ignoring (reason) other`: a number has no labels to match."""
+    matching = r"\d\s*[-+*/]\s*(ignoring|on)\b"
+    assert not [rule["alert"] for rule in rules() if re.search(matching, rule["expr"])]
+
+
 def test_panels_do_not_overlap_and_have_unique_numbers():
     panels = json.loads(DASHBOARD.read_text("utf-8"))["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -82,6 +109,13 @@ def test_the_two_workers_are_different_static_members_with_their_own_state():
     first, second = compose()["services"]["worker-0"], compose()["services"]["worker-1"]
     assert first["environment"] != second["environment"]
     assert first["volumes"][1] != second["volumes"][1]
+    assert first["ports"] != second["ports"]
+
+
+def test_prometheus_scrapes_both_workers_where_they_listen():
+    scrape = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text("utf-8"))["scrape_configs"][0]
+    port = load_settings(ROOT / "deploy" / "worker.toml").http.port
+    assert scrape["static_configs"][0]["targets"] == [f"worker-0:{port}", f"worker-1:{port}"]
 
 
 def test_the_shipped_configuration_is_valid():
@@ -98,7 +132,8 @@ def test_kubernetes_manifests_parse_and_name_each_pod_as_a_static_member():
     }
     stateful = next(document for document in documents if document["kind"] == "StatefulSet")["spec"]["template"]["spec"]
     assert stateful["containers"][0]["env"][0]["name"] == "LSTM_WORKER__KAFKA__GROUP_INSTANCE_ID"
-    assert stateful["terminationGracePeriodSeconds"] >= 30
+    grace_ms = load_settings(ROOT / "deploy" / "worker.toml").kafka.transaction_timeout_ms + 15_000
+    assert stateful["terminationGracePeriodSeconds"] * 1000 >= grace_ms
 
 
 def test_the_readme_holds_the_settings_as_they_are():

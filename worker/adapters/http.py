@@ -15,6 +15,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from worker.errors import ConfigError
 
 STREAM_PREFIX = "/api/streams/"
+SHUTDOWN_POLL_SECONDS = 0.1
+"""A worker that ends waits for the server no longer than this."""
 JSON, HTML, TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 
 
@@ -46,7 +48,9 @@ class HttpServer:
                 f"http.port {port} on {bind} cannot be used ({error.strerror})", "set another http.port, or 0 for none"
             ) from error
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(SHUTDOWN_POLL_SECONDS,), name="http", daemon=True
+        )
 
     def __enter__(self) -> HttpServer:
         if self._server is not None:
