@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from socketserver import TCPServer
 from types import TracebackType
 from typing import Any, Protocol
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -17,6 +20,8 @@ from worker.errors import ConfigError
 STREAM_PREFIX = "/api/streams/"
 SHUTDOWN_POLL_SECONDS = 0.1
 """A worker that ends waits for the server no longer than this."""
+CLIENT_SECONDS_MAX = 30.0
+"""A connection without a request for so long is closed, so that forgotten ones do not pile up threads."""
 JSON, HTML, TEXT = "application/json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 
 
@@ -37,17 +42,18 @@ class HttpServer:
     """
 
     def __init__(self, bind: str, port: int, registry: CollectorRegistry, status: WorkerStatus) -> None:
-        self._server: ThreadingHTTPServer | None = None
+        self._server: _Server | None = None
         if port == 0:
             return
         handler = type("Handler", (_Handler,), {"registry": registry, "worker_status": status})
         try:
-            self._server = ThreadingHTTPServer((bind, port), handler)
+            self._server = _Server(bind, port, handler)
+        except UnicodeError as error:
+            raise ConfigError(f"http.bind {bind} is no host name", "set it to an address of this machine") from error
         except OSError as error:
             raise ConfigError(
                 f"http.port {port} on {bind} cannot be used ({error.strerror})", "set another http.port, or 0 for none"
             ) from error
-        self._server.daemon_threads = True
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(SHUTDOWN_POLL_SECONDS,), name="http", daemon=True
         )
@@ -66,13 +72,31 @@ class HttpServer:
             self._thread.join()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, bind: str, port: int, handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+        super().__init__((bind, port), handler)
+
+    def server_bind(self) -> None:
+        # HTTPServer's own asks the DNS for a name that nothing here uses, and a start would wait for the answer.
+        TCPServer.server_bind(self)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no event; anything else is a bug and shows its traceback."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class _Handler(BaseHTTPRequestHandler):
     registry: CollectorRegistry
     worker_status: WorkerStatus
     protocol_version = "HTTP/1.1"
+    timeout = CLIENT_SECONDS_MAX
 
     def do_GET(self) -> None:  # the name is the standard library's
-        path = urlsplit(self.path).path
+        path = self.path.partition("?")[0]
         status = self.worker_status
         if path == "/metrics":
             self._answer(200, generate_latest(self.registry), CONTENT_TYPE_LATEST)
