@@ -104,6 +104,8 @@ def test_health_and_metrics_tell_what_happened(job):
 
     assert [ask(path)[0] for path in ("/livez", "/startupz")] == [200, 200]
     one.wait_until(lambda: ask("/readyz")[0] == 200)
+    # Dead letters count when they are committed, up to a commit interval after the record was consumed.
+    one.wait_until(lambda: "lstm_worker_dead_letters_total{" in ask("/metrics")[1])
     metrics = ask("/metrics")[1]
     for line in (
         'lstm_worker_records_consumed_total{partition="0"} 3.0',

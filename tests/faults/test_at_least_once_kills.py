@@ -55,6 +55,7 @@ class Scenario:
         folder.mkdir()
         self.records = samples(seed, RECORDS, features=PREFIX_FEATURES)
         self.oracle = Oracle().feed(self.records)
+        self.expected = {(row.partition, row.source_offset) for row in self.oracle.outputs}
         config = folder / "worker.toml"
         config.write_text(CONFIG.format(bootstrap=bootstrap, step=step, model=model, folder=folder))
         admin = KafkaAdmin({"bootstrap.servers": bootstrap})
@@ -71,10 +72,15 @@ class Scenario:
     def complete(self) -> bool:
         """Whether the last life has published the last output of every partition."""
         self.outputs.extend(self.follower.poll(0.05))
-        return self.lives() == KILLS and {row.source_offset for row in self.oracle.outputs} <= self.seen()
+        return self.lives() == KILLS and self.expected <= self.seen()
 
-    def seen(self) -> set[int]:
-        return {int(output.value.split(b'"offset":')[1].split(b"}")[0]) for output in self.outputs if output.value}
+    def seen(self) -> set[tuple[int, int]]:
+        """Partition and input offset of every output so far."""
+        return {
+            (output.partition, int(output.value.split(b'"offset":')[1].split(b"}")[0]))
+            for output in self.outputs
+            if output.value
+        }
 
     def lives(self) -> int:
         """Lives that were killed so far."""
