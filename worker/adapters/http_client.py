@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from typing import Any
@@ -12,6 +13,7 @@ import orjson
 from worker.errors import ConfigError
 
 TIMEOUT_SECONDS = 5.0
+_STAGE_LINE = re.compile(r'^lstm_worker_stage_seconds_total\{stage="(\w+)"\} (\S+)$', re.MULTILINE)
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -35,6 +37,21 @@ def status_of_running_worker(bind: str, port: int) -> dict[str, Any] | None:
     """What the worker says of itself; None when none listens there. Raises ConfigError as above."""
     found = _asked(bind, port, "/api/status")
     return None if found is None else found[1]
+
+
+def stage_seconds_of_running_worker(bind: str, port: int) -> dict[str, float]:
+    """Seconds of the loop by stage since the worker's start, from /metrics. Raises ConfigError when none answers."""
+    connection = HTTPConnection(_ANY_ADDRESS.get(bind, bind), port, timeout=TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    except (OSError, HTTPException) as error:
+        raise ConfigError(
+            f"the worker at {bind}:{port} does not answer ({error})", "check http.bind and http.port"
+        ) from error
+    finally:
+        connection.close()
+    return {stage: float(seconds) for stage, seconds in _STAGE_LINE.findall(text)}
 
 
 def _asked(bind: str, port: int, path: str) -> tuple[int, dict[str, Any] | None] | None:

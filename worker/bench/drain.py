@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from confluent_kafka import Consumer, Producer
 
 from worker.adapters.clock import SystemClock
+from worker.adapters.http_client import stage_seconds_of_running_worker
 from worker.adapters.kafka_admin import KafkaAdmin
 from worker.adapters.kafka_producer import DEFAULTS as PRODUCER_DEFAULTS
 from worker.errors import ConfigError
@@ -47,6 +49,8 @@ class Drained:
     ready_seconds: float
     cpu_us_per_record: float
     memory_mb: float
+    stages: dict[str, float] = field(default_factory=dict)
+    """Microseconds a record by stage of the worker's loop; empty for a contender without metrics."""
 
 
 def load_topic(bootstrap: str, topic: str, load: Load) -> None:
@@ -81,8 +85,11 @@ def end_offsets(bootstrap: str, topic: str) -> Callable[[], int]:
     return ends
 
 
-def drain(bootstrap: str, command: Sequence[str], output: str, records: int) -> Drained:
-    """Run a contender until `records` outputs are there, then end it. Raises ConfigError when it ends or stalls."""
+def drain(bootstrap: str, command: Sequence[str], output: str, records: int, http_port: int = 0) -> Drained:
+    """Run a contender until `records` outputs are there, then end it. Raises ConfigError when it ends or stalls.
+
+    Where it has an HTTP port its metrics say where its time went.
+    """
     clock = SystemClock()
     pause = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench-clock", "log_level": 0})
     ends = end_offsets(bootstrap, output)
@@ -103,6 +110,7 @@ def drain(bootstrap: str, command: Sequence[str], output: str, records: int) -> 
             if now - started > (DRAIN_SECONDS_MAX if count else JOIN_SECONDS_MAX):
                 raise ConfigError(f"{command[0]} stalled after {count} of {records} outputs")
         cpu_seconds, memory_mb = usage(process.pid)
+        seconds = stage_seconds_of_running_worker("127.0.0.1", http_port) if http_port else {}
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -112,7 +120,15 @@ def drain(bootstrap: str, command: Sequence[str], output: str, records: int) -> 
             process.wait()
         pause.close()
     rate = (count - first_count) / max(last_seen - first_seen, 1e-9)
-    return Drained(rate, first_seen - started, cpu_seconds / records * 1e6, memory_mb)
+    stages = {stage: each / records * 1e6 for stage, each in seconds.items()}
+    return Drained(rate, first_seen - started, cpu_seconds / records * 1e6, memory_mb, stages)
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def usage(pid: int) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worker.adapters.kafka_admin import KafkaAdmin
-from worker.bench.drain import Drained, Load, drain, load_topic, python
+from worker.bench.drain import Drained, Load, drain, free_port, load_topic, python
 
 CONFIG = """
 [kafka]
@@ -31,7 +31,7 @@ changelog = false
 guarantee = "at_least_once"
 commit_interval_ms = {interval_ms}
 [http]
-port = 0
+port = {port}
 """
 
 
@@ -75,6 +75,7 @@ class Throughput:
         )
         with tempfile.TemporaryDirectory(prefix="lstm-worker-bench-") as folder:
             config = Path(folder) / "worker.toml"
+            port = free_port()
             config.write_text(
                 CONFIG.format(
                     bootstrap=self._bootstrap,
@@ -85,8 +86,9 @@ class Throughput:
                     record_format=self._load.record_format,
                     folder=folder,
                     interval_ms=self._interval_ms,
+                    port=port,
                 )
             )
             command = [sys.executable, "-m", "worker", "run", "--config", str(config)]
-            worker = drain(self._bootstrap, command, "bench-worker", self._load.records)
+            worker = drain(self._bootstrap, command, "bench-worker", self._load.records, port)
         return Round(passthrough, worker)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from confluent_kafka import Consumer
 
 from worker.adapters.clock import SystemClock
 from worker.adapters.kafka_admin import KafkaAdmin
-from worker.bench.drain import usage
+from worker.bench.drain import free_port, usage
 from worker.bench.scenario import CONFIG
 from worker.errors import ConfigError
 
@@ -33,9 +32,7 @@ class Startup:
 def startup(bootstrap: str, model: Path) -> Startup:
     """Start a worker without load, wait for /startupz, look at its memory, stop it."""
     clock = SystemClock()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     KafkaAdmin({"bootstrap.servers": bootstrap, "log_level": 0}).touch_topics(
         ["startup", "startup-output", "bench-dead-letter"]
     )
@@ -51,8 +48,9 @@ def startup(bootstrap: str, model: Path) -> Startup:
             record_format="json",
             folder=folder,
             interval_ms=100,
+            port=port,
         )
-        config.write_text(text.replace("port = 0", f"port = {port}"))
+        config.write_text(text)
         started = clock.monotonic()
         process = subprocess.Popen(
             [sys.executable, "-m", "worker", "run", "--config", str(config)],

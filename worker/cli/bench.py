@@ -56,6 +56,7 @@ def bench(
         throughput = Throughput(bootstrap, load, model, interval_ms)
         done = [_shown(console, number, throughput.round()) for number in range(1, rounds + 1)]
     console.print(_summary(done, load))
+    console.print(_stage_table(done))
     console.print(_step_table(model, keras))
 
 
@@ -81,6 +82,15 @@ def _summary(rounds: list[Round], load: Load) -> Table:
     )
     peak = max(one.passthrough.memory_mb for one in rounds), max(one.worker.memory_mb for one in rounds)
     table.add_row("peak memory, MB", *(f"{each:.0f}" for each in peak), "")
+    return table
+
+
+def _stage_table(rounds: list[Round]) -> Table:
+    table = Table(title="Where the worker's loop spends its time, microseconds a record, median of the rounds")
+    stages = [stage for stage in rounds[0].worker.stages if stage != "idle"]
+    for stage in stages:
+        table.add_column(stage, justify="right")
+    table.add_row(*(f"{median(one.worker.stages[stage] for one in rounds):.2f}" for stage in stages))
     return table
 
 
