@@ -13,6 +13,7 @@ from worker.adapters.kafka_admin import KafkaAdmin
 from worker.adapters.kafka_changelog import KafkaChangelogReader
 from worker.adapters.kafka_consumer import KafkaConsumer
 from worker.adapters.kafka_producer import KafkaProducer, TransactionalKafkaProducer
+from worker.adapters.kafka_properties import library_version
 from worker.adapters.rocksdb_store import RocksDBStore, SharedMemory, StoreIdentity
 from worker.adapters.state_directory import StateDirectory
 from worker.commit import AtLeastOnceDelivery
@@ -84,7 +85,7 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
     admin.check_reachable(REACH_SECONDS_MAX)
     partitions = check_topics(admin, settings)
     fingerprint = model.program.fingerprint
-    metrics = Metrics(version=__version__, model=fingerprint[:8])
+    metrics = Metrics(version=__version__, model=fingerprint[:8], librdkafka=library_version())
     about = {
         "version": __version__,
         "model": fingerprint[:8],

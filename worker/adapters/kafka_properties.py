@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, libversion
 
 from worker.errors import ConfigError
+
+
+def library_version() -> str:
+    """The version of librdkafka that is loaded."""
+    return str(libversion()[0])
 
 
 def check_consumer_properties(properties: Mapping[str, object]) -> None:

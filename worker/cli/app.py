@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -30,13 +29,9 @@ def build_app(arguments: Sequence[str] = ()) -> typer.Typer:
     )
     app.callback()(_program)
     named = [argument for argument in arguments[:1] if argument in COMMANDS]
-    for command in named or _present():
+    for command in named or COMMANDS:
         importlib.import_module(f"worker.cli.{command}").register(app)
     return app
-
-
-def _present() -> list[str]:
-    return [command for command in COMMANDS if importlib.util.find_spec(f"worker.cli.{command}") is not None]
 
 
 def _print_version(wanted: bool) -> None:
