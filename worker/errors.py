@@ -14,7 +14,8 @@ class WorkerError(Exception):
 class UserError(WorkerError):
     """Raised when a person can mend the cause; printed as one line `what is wrong: what to do`.
 
-    `exit_code`: 2 configuration or model, 3 fenced by a newer instance, 4 torn or foreign state.
+    `exit_code`: 2 configuration or model, 3 fenced by a newer instance, 4 torn or foreign state,
+    5 too many unusable records, 6 no space for the state.
     """
 
     exit_code = 2
@@ -75,8 +76,13 @@ class StoreCorrupted(WorkerError):
         self.reason = reason
 
 
-class StoreFull(WorkerError):
-    """Raised when a local store could not be written for lack of space; uncommitted rows are kept and retried."""
+class StoreFull(UserError):
+    """Raised when a local store could not be written for lack of space; the changelog has what it lacks.
+
+    The worker exits with 6 and goes on after a restart once there is space.
+    """
+
+    exit_code = 6
 
 
 class RowCorrupted(WorkerError):

@@ -21,7 +21,12 @@ from worker.core.restore import (
     torn_row,
 )
 from worker.core.state_row import check_row, row_last_offset
-from worker.errors import Retriable, RowCorrupted, StateTorn, StoreCorrupted
+from worker.errors import (
+    Retriable,
+    RowCorrupted,
+    StateTorn,
+    StoreCorrupted,
+)
 from worker.metrics import Metrics
 from worker.opening import OffsetBounds, OpenStore
 from worker.partitions import OwnedPartition
@@ -104,7 +109,7 @@ class ChangelogOpener:
         while self._restoring and self._clock.monotonic() < deadline:
             for index, batch in self._reader.read(STEP_SECONDS / 4).items():
                 if index in self._restoring:
-                    self._apply(self._restoring[index], batch)
+                    self._applied(self._restoring[index], batch)
             ready.extend(self._finished())
         ready.extend(self._finished())
         self._report()
@@ -139,18 +144,32 @@ class ChangelogOpener:
         return True
 
     def _opened(self, partition: OwnedPartition) -> Store:
-        """Open the store; a damaged one is set aside once, never repaired."""
         try:
             return self._files.open(partition.index)
         except StoreCorrupted as error:
-            if partition.index in self._set_aside:
-                raise
-            self._set_aside.add(partition.index)
-            partition.machine.apply(PartitionEvent.STORE_CORRUPTED)
-            self._metrics.store_corrupted()
-            log.error("partition %d: the store is damaged and set aside: %s", partition.index, error)
-            self._files.set_aside(partition.index)
+            self._put_aside(partition, error)
             return self._files.open(partition.index)
+
+    def _put_aside(self, partition: OwnedPartition, error: StoreCorrupted | RowCorrupted) -> None:
+        """Move a damaged store away, never repair it; a second one in the same assignment is not the disk's fault."""
+        if partition.index in self._set_aside:
+            raise error
+        self._set_aside.add(partition.index)
+        partition.machine.apply(PartitionEvent.STORE_CORRUPTED)
+        self._metrics.store_corrupted()
+        log.error("partition %d: the store is damaged and set aside: %s", partition.index, error)
+        if partition.store is not None:
+            partition.store.close()
+            partition.store = None
+        self._files.set_aside(partition.index)
+
+    def _begin_again(self, restore: _Restore, error: StoreCorrupted | RowCorrupted) -> None:
+        """The store turned out to be damaged while it was restored: plan anew with an empty one."""
+        partition = restore.partition
+        if self._restoring.pop(partition.index, None) is not None and restore.plan.start < restore.plan.target:
+            self._reader.end(partition.index)
+        self._put_aside(partition, error)
+        self._waiting.append(partition)
 
     def _planned(self, index: int, committed: Committed | None, store: Store) -> RestorePlan:
         position = store.position
@@ -170,6 +189,12 @@ class ChangelogOpener:
             store.close()
             raise StateTorn(f"partition {index}: {plan.reason}", plan.hint)
         return plan
+
+    def _applied(self, restore: _Restore, batch: ChangelogBatch) -> None:
+        try:
+            self._apply(restore, batch)
+        except StoreCorrupted as error:
+            self._begin_again(restore, error)
 
     def _apply(self, restore: _Restore, batch: ChangelogBatch) -> None:
         plan, index = restore.plan, restore.partition.index
@@ -203,22 +228,29 @@ class ChangelogOpener:
 
     def _finished(self) -> list[OwnedPartition]:
         ready: list[OwnedPartition] = []
-        for index in [index for index, restore in self._restoring.items() if restore.progress.done]:
-            restore = self._restoring.pop(index)
-            plan, partition = restore.plan, restore.partition
-            if plan.start < plan.target:
-                self._reader.end(index)
-            assert partition.store is not None
-            position = StorePosition(plan.input_next_offset, plan.target, plan.watermark_ms)
-            if partition.store.position != position:
-                partition.store.write((), position)
-            partition.begin_at(position)
-            partition.machine.apply(PartitionEvent.RESTORE_COMPLETED)
-            self._prepare(partition)
-            ready.append(partition)
-            seconds = self._clock.monotonic() - restore.progress.began
-            log.info("partition %d restored to changelog offset %d in %.1f s", index, plan.target, seconds)
+        for restore in [restore for restore in self._restoring.values() if restore.progress.done]:
+            try:
+                self._complete(restore)
+            except (StoreCorrupted, RowCorrupted) as error:
+                self._begin_again(restore, error)
+            else:
+                ready.append(restore.partition)
         return ready
+
+    def _complete(self, restore: _Restore) -> None:
+        plan, partition = restore.plan, restore.partition
+        del self._restoring[partition.index]
+        if plan.start < plan.target:
+            self._reader.end(partition.index)
+        assert partition.store is not None
+        position = StorePosition(plan.input_next_offset, plan.target, plan.watermark_ms)
+        if partition.store.position != position:
+            partition.store.write((), position)
+        partition.begin_at(position)
+        partition.machine.apply(PartitionEvent.RESTORE_COMPLETED)
+        self._prepare(partition)
+        seconds = self._clock.monotonic() - restore.progress.began
+        log.info("partition %d restored to changelog offset %d in %.1f s", partition.index, plan.target, seconds)
 
     def _report(self) -> None:
         now = self._clock.monotonic()

@@ -14,6 +14,7 @@ from worker.core.types import EndedBy, PredictionBatch
 from worker.delivery import Delivery
 from worker.errors import StateFromAnotherModel
 from worker.partitions import OwnedPartition
+from worker.ports import Store
 
 log = logging.getLogger(__name__)
 
@@ -37,36 +38,47 @@ class Takeover:
         self._idle_timeout_ms = idle_timeout_ms
 
     def prepare(self, partition: OwnedPartition) -> None:
-        """Raises StateFromAnotherModel when `on_change` is `refuse` and rows of another model are stored."""
+        """Raises StateFromAnotherModel when `on_change` is `refuse` and rows of another model are stored.
+
+        Raises StoreCorrupted and RowCorrupted before anything is changed: another store may then take its place.
+        """
         store = partition.store
         assert store is not None, "a running partition has a store"
-        self._table.add_partition(partition.index, store_is_empty=store.is_empty())
         first = next(iter(store.scan()), None)
-        if first is not None:
-            check_row(first[1])
-            if row_fingerprint(first[1]) != self._table.row_format.fingerprint:
-                self._change_model(partition, first[1])
-        if self._idle_timeout_ms:
-            partition.idle = IdleIndex(self._idle_timeout_ms)
-            for key, row in store.scan():
-                partition.idle.watch(key, row_event_time(row))
+        foreign = [] if first is None else self._foreign_rows(partition.index, store, first[1])
+        idle = self._idle_index(store) if self._idle_timeout_ms else None
+        self._table.add_partition(partition.index, store_is_empty=first is None)
+        partition.idle = idle
+        if foreign:
+            self._end_sequences(partition, foreign)
 
-    def _change_model(self, partition: OwnedPartition, example: bytes) -> None:
-        ours, theirs = self._table.row_format.fingerprint[:4].hex(), row_fingerprint(example)[:4].hex()
+    def _foreign_rows(self, index: int, store: Store, example: bytes) -> list[tuple[bytes, bytes]]:
+        """All rows of another model where the first row is of one."""
+        check_row(example)
+        fingerprint = self._table.row_format.fingerprint
+        if row_fingerprint(example) == fingerprint:
+            return []
         if self._on_model_change == "refuse":
+            ours, theirs = fingerprint[:4].hex(), row_fingerprint(example)[:4].hex()
             raise StateFromAnotherModel(
-                f"partition {partition.index} holds state of model {theirs}, this worker serves model {ours}",
+                f"partition {index} holds state of model {theirs}, this worker serves model {ours}",
                 "serve the old model, or end its open sequences with --on-model-change reset",
             )
-        assert partition.store is not None
-        foreign = [
-            (key, row)
-            for key, row in partition.store.scan()
-            if row_fingerprint(row) != self._table.row_format.fingerprint
-        ]
-        log.warning("partition %d: ending %d sequences of model %s", partition.index, len(foreign), theirs)
-        closings = closing_records(partition.index, foreign, self._table.row_format.outputs)
-        self._table.forget(partition.index, [key for key, _ in foreign])
+        return [(key, row) for key, row in store.scan() if row_fingerprint(row) != fingerprint]
+
+    def _idle_index(self, store: Store) -> IdleIndex:
+        idle = IdleIndex(self._idle_timeout_ms)
+        fingerprint = self._table.row_format.fingerprint
+        for key, row in store.scan():
+            if row_fingerprint(row) == fingerprint:
+                idle.watch(key, row_event_time(row))
+        return idle
+
+    def _end_sequences(self, partition: OwnedPartition, rows: list[tuple[bytes, bytes]]) -> None:
+        theirs = row_fingerprint(rows[0][1])[:4].hex()
+        log.warning("partition %d: ending %d sequences of model %s", partition.index, len(rows), theirs)
+        closings = closing_records(partition.index, rows, self._table.row_format.outputs)
+        self._table.forget(partition.index, [key for key, _ in rows])
         self._delivery.send(closings, self._encoder.encode(closings))
         self._delivery.commit([partition], [])
 

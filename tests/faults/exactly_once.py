@@ -83,7 +83,7 @@ class Worker:
 
 @dataclass
 class Trial:
-    """`seed` decides the input; `records` are produced before the workers start."""
+    """`seed` decides the input; nothing is produced yet and no worker runs."""
 
     bootstrap: str
     folder: Path
@@ -92,6 +92,7 @@ class Trial:
     interval_ms: int = 5
     batch_records: int = 9
     replication: int = 1
+    streams: int = 12
     overrides: tuple[str, ...] = ()
     workers: dict[str, Worker] = field(default_factory=dict)
     during: list[FollowedRecord] = field(default_factory=list)
@@ -121,7 +122,7 @@ class Trial:
                 consumer="" if consumer_protocol else '[kafka.consumer]\n"heartbeat.interval.ms" = 500',
             )
         )
-        self.given = samples(self.seed, self.records, features=PREFIX_FEATURES)
+        self.given = samples(self.seed, self.records, features=PREFIX_FEATURES, streams=self.streams)
         self.oracle = Oracle().feed(self.given)
         self.reader = self.output_reader()
         self.produced = 0
@@ -244,8 +245,8 @@ class Trial:
         assert all(record.offset < ends[record.partition] for record in found)
         return found
 
-    def check_states(self) -> None:
-        """Compacted changelog = the oracle's open sequences = the newest stores."""
+    def changelog_rows(self) -> dict[tuple[int, bytes], bytes]:
+        """(Partition, stream key) → newest row; streams with a tombstone are left out."""
         changelog: dict[tuple[int, bytes], bytes | None] = {}
         reader = Follower(self.bootstrap, f"{self.name}-changelog", range(PARTITIONS), properties={"log_level": 0})
         quiet = 0
@@ -255,7 +256,11 @@ class Trial:
                 changelog[(record.partition, record.key or b"")] = record.value
             quiet = 0 if batch else quiet + 1
         reader.close()
-        rows = {stream: decode_row(row) for stream, row in changelog.items() if row is not None}
+        return {stream: row for stream, row in changelog.items() if row is not None}
+
+    def check_states(self) -> None:
+        """Compacted changelog = the oracle's open sequences = the newest stores."""
+        rows = {stream: decode_row(row) for stream, row in self.changelog_rows().items()}
         expected = {stream: len(sequence.samples) for stream, sequence in self.oracle.open.items()}
         assert {stream: row.header["step"] for stream, row in rows.items()} == expected
         stored: dict[tuple[int, bytes], Any] = {}

@@ -2,7 +2,7 @@
 
 The modules are imported once; every life is a fork made before any client exists, so a life costs milliseconds of CPU.
 After the wanted number of kills one last life runs unharmed until SIGTERM. Prints one line a life. The last step that
-each life reached is kept in a file, so that a test can tell what a kill hit.
+each life reached is kept in a file, so that a test can tell what a kill hit. The exit code is that of the last life.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from worker.adapters import rocksdb_store
 from worker.assembly import assembled
 from worker.config import load_settings
+from worker.errors import UserError
 from worker.logs import configure_logging
 from worker.ports import Hook
 
@@ -59,7 +61,12 @@ def forked(config: Path, overrides: list[str], hook: Hook) -> int:
     """Run one life in a child; returns its wait status. SIGTERM goes on to the child."""
     child = os.fork()
     if child == 0:
-        live(config, overrides, hook)
+        try:
+            live(config, overrides, hook)
+        except UserError as error:
+            # As the program does it.
+            sys.stderr.write(f"error: {error}\n")
+            sys.exit(error.exit_code)
         sys.exit(0)
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
     return os.waitpid(child, 0)[1]
@@ -75,7 +82,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--group-per-life", action="store_true")
     parser.add_argument("--last-step", type=Path)
+    parser.add_argument("--write-buffer-bytes", type=int, default=rocksdb_store.WRITE_BUFFER_BYTES)
     given = parser.parse_args()
+    rocksdb_store.WRITE_BUFFER_BYTES = given.write_buffer_bytes
     chance = random.Random(f"{given.seed}{given.kill_at}")
     for number in range(given.times + 1):
         group = [f"kafka.group_id=life-{given.kill_at}-{number}"] if given.group_per_life else []
@@ -87,6 +96,16 @@ def main() -> None:
         sys.stdout.flush()
         if (ended == "killed") == last:
             sys.exit(1)
+        if last:
+            end_as(os.waitstatus_to_exitcode(status))
+
+
+def end_as(code: int) -> None:
+    """Exit as the child did: with its code, or by the signal that ended it (negative)."""
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,11 @@ _BLOCK_BYTES = 8 << 10
 _BLOOM_BITS_PER_KEY = 10.0
 _OPEN_FILES_MAX = 256
 
+DAMAGED_FILE = "DAMAGED"
+"""Lies in the directory of a store that once failed to read or write: the next opening refuses it, as RocksDB itself
+would only when the damaged block is met again. It goes with the directory when that is set aside."""
+_FULL = ("No space left", "Disk quota exceeded", "File too large")
+
 
 @dataclass(slots=True, frozen=True)
 class StoreIdentity:
@@ -83,6 +88,7 @@ class RocksDBStore:
         self._position: StorePosition | None = None
         self._written_at_ms = -1
         self._closed = False
+        self._damaged = False
 
     @classmethod
     def open(
@@ -100,9 +106,11 @@ class RocksDBStore:
         an older consistent state, for stores whose rows a changelog can bring back.
 
         Raises StateDirectoryInUse when another process has it open, StateTorn when it holds another partition's
-        or topic's rows, StoreCorrupted when it cannot be read, StoreFull when there is no space.
+        or topic's rows, StoreCorrupted when it cannot be read or was found damaged before, StoreFull when there is no
+        space.
         """
         directory = Path(path)
+        _refuse_damaged(directory)
         with _translated(directory, opening=True):
             directory.parent.mkdir(parents=True, exist_ok=True)
             options = _options(shared_cache)
@@ -134,7 +142,7 @@ class RocksDBStore:
         """Rows of the given stream keys, None where there is none. Raises StoreCorrupted."""
         if not keys:
             return []
-        with _translated(self.path):
+        with self._trusted():
             return cast(list[bytes | None], self._database.get([ROW_PREFIX + key for key in keys]))
 
     def write(self, rows: Iterable[tuple[bytes, bytes | None]], position: StorePosition) -> None:
@@ -162,14 +170,14 @@ class RocksDBStore:
 
     def scan(self) -> Iterator[tuple[bytes, bytes]]:
         """All (stream key, row), in key order; raises StoreCorrupted instead of ending early."""
-        with _translated(self.path):
+        with self._trusted():
             read_options = ReadOptions()
             read_options.set_iterate_upper_bound(_ROWS_END)
             # iter() + status(): items() would end silently at a corrupt block.
             iterator = self._database.iter(read_options)
             iterator.seek(ROW_PREFIX)
         while True:
-            with _translated(self.path):
+            with self._trusted():
                 if not iterator.valid():
                     iterator.status()
                     return
@@ -184,21 +192,22 @@ class RocksDBStore:
     def estimated_rows(self) -> int:
         """About how many rows the store holds, without reading them; overwritten rows may count twice."""
         own_entries = 2
-        with _translated(self.path):
+        with self._trusted():
             keys = self._database.property_int_value("rocksdb.estimate-num-keys") or 0
         return max(0, keys - own_entries)
 
     def flush(self) -> None:
         """Write what is in memory to files, so that a kill loses nothing up to here. Raises StoreFull."""
-        with _translated(self.path):
+        with self._trusted():
             self._database.flush()
 
     def close(self) -> None:
-        """Flush and release the directory's lock; idempotent."""
+        """Flush and release the directory's lock; idempotent. A damaged store is not written any more."""
         if self._closed:
             return
         try:
-            self.flush()
+            if not self._damaged:
+                self.flush()
         finally:
             self._release()
 
@@ -209,8 +218,20 @@ class RocksDBStore:
 
     def _commit(self, batch: WriteBatch) -> None:
         """The only way into the database."""
-        with _translated(self.path):
+        with self._trusted():
             self._database.write(batch, self._write_options)
+
+    @contextmanager
+    def _trusted(self) -> Iterator[None]:
+        """As `_translated`; a damage is kept in mind, on disk too: after a restart it may not show at opening."""
+        try:
+            with _translated(self.path):
+                yield
+        except StoreCorrupted as error:
+            self._damaged = True
+            if self.path.is_dir():
+                (self.path / DAMAGED_FILE).write_text(f"{error.reason}\n")
+            raise
 
     def _check_identity(self, identity: StoreIdentity) -> None:
         with _translated(self.path):
@@ -296,6 +317,12 @@ def _parse_identity(raw: bytes, path: Path) -> StoreIdentity:
         ) from error
 
 
+def _refuse_damaged(directory: Path) -> None:
+    file = directory / DAMAGED_FILE
+    if file.exists():
+        raise StoreCorrupted(str(directory), f"found damaged before: {file.read_text().strip()}")
+
+
 @contextmanager
 def _translated(path: Path, *, opening: bool = False) -> Iterator[None]:
     """Turn rocksdict's errors, which are all bare `Exception`s that differ only in text, into ours."""
@@ -308,8 +335,11 @@ def _translated(path: Path, *, opening: bool = False) -> Iterator[None]:
 
 
 def _translate(text: str, path: Path, opening: bool) -> Exception:
-    if "No space" in text:
-        return StoreFull(f"{path}: {text}")
+    if any(reason in text for reason in _FULL):
+        return StoreFull(
+            f"no space left for the store {path} ({text})",
+            "free space or enlarge the volume of state.directory, then start again: nothing that was committed is lost",
+        )
     if opening and ("lock hold by current process" in text or "While lock file" in text):
         return StateDirectoryInUse(
             f"store {path} is open in another process", "stop that worker or set another state.directory"

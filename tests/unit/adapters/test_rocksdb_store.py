@@ -229,6 +229,47 @@ def test_most_of_these_damages_are_indeed_reported(healthy: tuple[Path, dict[byt
     assert reported >= 11
 
 
+def test_a_store_that_was_found_damaged_is_refused_from_then_on(
+    healthy: tuple[Path, dict[bytes, bytes]], tmp_path: Path
+) -> None:
+    source, rows = healthy
+    path = tmp_path / "2"
+    shutil.copytree(source, path)
+    (file,) = path.glob("*.sst")
+    data = bytearray(file.read_bytes())
+    flip(0.5)(data)
+    file.write_bytes(data)
+    store = opened(path)
+    with pytest.raises(StoreCorrupted):
+        store.get_many(list(rows))
+    store.close()
+    with pytest.raises(StoreCorrupted, match="found damaged before: Corruption: block checksum mismatch"):
+        opened(path)
+
+
+# A limit on the size of files stands for a disk without space: it needs no mount and goes away with the process.
+LIMITED = WRITER.replace(
+    "number = ",
+    "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))\nnumber = ",
+    1,
+)
+
+
+@pytest.mark.parametrize("write_ahead_log", [True, False])
+def test_a_store_without_space_says_so_and_goes_on_when_there_is_some(tmp_path: Path, write_ahead_log: bool) -> None:
+    path = tmp_path / "2"
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITED, path, str(write_ahead_log)], capture_output=True, text=True, timeout=60
+    )
+    assert f"worker.errors.StoreFull: no space left for the store {path}" in ended.stderr
+    assert "free space or enlarge the volume of state.directory" in ended.stderr
+    store = opened(path, write_ahead_log=write_ahead_log)
+    number = store.position.input_next_offset if store.position else 0
+    assert dict(store.scan()) == ({b"key-%d" % key: b"%d" % number * 200 for key in range(50)} if number else {})
+    store.write([(b"key-0", b"new")], StorePosition(number + 1))
+    store.close()
+
+
 def test_rows_without_an_identity_are_not_trusted(tmp_path: Path) -> None:
     store = opened(tmp_path / "2")
     store.write([(b"a", b"1")], StorePosition(1))

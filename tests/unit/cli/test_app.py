@@ -11,7 +11,7 @@ import pytest
 import worker
 from tests.unit.cli.conftest import Cli
 from worker import __main__
-from worker.errors import Fenced, IllegalTransition, StateTorn, TooManyBadRecords, UserError
+from worker.errors import Fenced, IllegalTransition, StateTorn, StoreFull, TooManyBadRecords, UserError
 
 
 def test_the_version_is_printed(cli: Cli) -> None:
@@ -53,7 +53,13 @@ def test_the_configuration_file_can_be_named_by_the_environment(
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(UserError("a", "b"), 2), (Fenced("a", "b"), 3), (StateTorn("a", "b"), 4), (TooManyBadRecords("a", "b"), 5)],
+    [
+        (UserError("a", "b"), 2),
+        (Fenced("a", "b"), 3),
+        (StateTorn("a", "b"), 4),
+        (TooManyBadRecords("a", "b"), 5),
+        (StoreFull("a", "b"), 6),
+    ],
 )
 def test_an_error_decides_the_exit_code(error: UserError, code: int, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(_: list[str]) -> object:

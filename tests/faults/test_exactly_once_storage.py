@@ -1,0 +1,267 @@
+"""Local stores that are damaged, wiped, old or out of space: noticed or harmless, and exactly once all the same.
+
+The changelog is the truth: a store that cannot be trusted is moved aside, never repaired, and restored. `make soak`
+does 30 faults of each kind, `make test` 3.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from rocksdict import AccessType, Options, Rdict
+
+from tests.faults.exactly_once import PARTITIONS, Trial
+from tests.oracle import Oracle
+from worker.adapters.rocksdb_reader import read_rows
+from worker.adapters.rocksdb_store import RocksDBStore, StoreIdentity
+from worker.errors import StoreCorrupted
+
+SOAK = bool(os.environ.get("LSTM_WORKER_SOAK"))
+SEED = int(os.environ.get("LSTM_WORKER_SEED", "1"))
+FAULTS_OF_A_KIND = 30 if SOAK else 3
+RECORDS_OF_A_LIFE = 400
+RECORDS_AT_FIRST = 4000
+STREAMS = 2000
+"""So that a store's rows fill many blocks, of which a life reads some."""
+WRITE_BUFFER_BYTES = 64 << 10
+"""The least that RocksDB takes: a small state is written to files while the worker runs, and files are merged."""
+LIFE_SECONDS_MAX = 90.0
+NOTICED_SHARE_MIN = 0.5
+SET_ASIDE = re.compile(r"partition (\d+): the store is damaged and set aside")
+
+Fault = Callable[[Path, random.Random], bool]
+"""Does something to a closed store, given its earlier copy's path too; False where there was nothing to damage."""
+
+
+def pick(store: Path, pattern: str, chance: random.Random) -> Path | None:
+    """A file of the store, larger ones more often, as damage on a disk would find it."""
+    files = sorted(file for file in store.glob(pattern) if file.stat().st_size)
+    return chance.choices(files, [file.stat().st_size for file in files])[0] if files else None
+
+
+def flip_a_bit(pattern: str) -> Fault:
+    def fault(store: Path, chance: random.Random) -> bool:
+        file = pick(store, pattern, chance)
+        if file is None:
+            return False
+        data = bytearray(file.read_bytes())
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        file.write_bytes(data)
+        return True
+
+    return fault
+
+
+def truncate(store: Path, chance: random.Random) -> bool:
+    file = pick(store, chance.choice(["*.sst", "MANIFEST-*"]), chance)
+    if file is None:
+        return False
+    os.truncate(file, chance.randrange(file.stat().st_size))
+    return True
+
+
+def wipe(store: Path, chance: random.Random) -> bool:
+    del chance
+    shutil.rmtree(store)
+    return True
+
+
+def put_an_older_copy_back(store: Path, chance: random.Random) -> bool:
+    del chance
+    older = earlier_copy(store)
+    if not older.exists():
+        return False
+    shutil.rmtree(store)
+    shutil.copytree(older, store)
+    return True
+
+
+def earlier_copy(store: Path) -> Path:
+    return store.with_name(f"{store.name}.earlier")
+
+
+FAULTS: dict[str, Fault] = {
+    "bit flip in an SST file": flip_a_bit("*.sst"),
+    "bit flip in a MANIFEST": flip_a_bit("MANIFEST-*"),
+    "truncation": truncate,
+    "wiped": wipe,
+    "older copy": put_an_older_copy_back,
+}
+DAMAGES = tuple(FAULTS)[:3]
+
+
+class Lives:
+    """One worker that is stopped and started; the input goes on by a share in each life."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.name = "w0"
+        self.expected = Oracle()
+        self.crashes = 0
+        self.log_read = 0
+
+    @property
+    def directory(self) -> Path:
+        return self.trial.folder / f"state-{self.name}" / f"{self.trial.name}-in"
+
+    def store(self, partition: int) -> Path:
+        return self.directory / str(partition)
+
+    def start(self) -> None:
+        self.trial.start(self.name, "--write-buffer-bytes", str(WRITE_BUFFER_BYTES))
+
+    def live(self, records: int | None = None) -> None:
+        """Read the next records of the input and end in order; started again whenever it gives up on a store."""
+        self.start()
+        self.feed(records)
+        self.wait_until_read()
+        self.ended(self.trial.end(self.name))
+
+    def feed(self, records: int | None = None) -> None:
+        before = self.trial.produced
+        self.trial.produce(records)
+        self.expected.feed(self.trial.given[before : self.trial.produced])
+
+    def wait_until_read(self) -> None:
+        deadline = self.trial.clock.monotonic() + LIFE_SECONDS_MAX
+        while self.trial.read() < len(self.expected.outputs):
+            assert self.trial.clock.monotonic() < deadline, self.log()[-5000:]
+            code = self.trial.workers[self.name].process.poll()
+            if code is not None:
+                self.ended(code)
+                self.start()
+
+    def ended(self, code: int) -> None:
+        """A worker may give up on a damaged store; nothing else may end it."""
+        if code != 0:
+            assert StoreCorrupted.__name__ in self.log().splitlines()[-2], self.log()[-5000:]
+            self.crashes += 1
+
+    def log(self) -> str:
+        return self.trial.workers[self.name].log()
+
+    def set_aside(self) -> list[int]:
+        """The partitions whose store was set aside since this was asked last."""
+        text = self.log()
+        found = [int(number) for number in SET_ASIDE.findall(text[self.log_read :])]
+        self.log_read = len(text)
+        return found
+
+    def unreadable(self) -> list[int]:
+        """Partitions with a damage that no read has met yet."""
+        return [partition for partition in range(PARTITIONS) if not readable(self.store(partition))]
+
+
+def readable(store: Path) -> bool:
+    try:
+        list(read_rows(store))
+    except StoreCorrupted:
+        return False
+    return True
+
+
+class Injected:
+    """Counts of faults by kind, and which of them lie in a store unnoticed."""
+
+    def __init__(self, lives: Lives, chance: random.Random) -> None:
+        self.lives = lives
+        self.chance = chance
+        self.kinds: Counter[str] = Counter()
+        self.noticed: Counter[str] = Counter()
+        self.pending: dict[int, list[str]] = {partition: [] for partition in range(PARTITIONS)}
+
+    def inject(self, partition: int, kind: str | None) -> None:
+        """Keep a copy for a later life and do what `kind` says to the store."""
+        store = self.lives.store(partition)
+        copy = store.with_name(f"{partition}.copy")
+        shutil.copytree(store, copy)
+        if kind is not None and FAULTS[kind](store, self.chance):
+            self.kinds[kind] += 1
+            self.pending[partition] = [*self.pending[partition], kind] if kind in DAMAGES else []
+        shutil.rmtree(earlier_copy(store), ignore_errors=True)
+        copy.rename(earlier_copy(store))
+
+    def look(self) -> None:
+        """Count what the worker noticed; a damaged store is kept beside the new one."""
+        for partition in self.lives.set_aside():
+            assert list(self.lives.directory.glob(f"{partition}.corrupt-*")), "it was not moved aside"
+            self.noticed.update(self.pending[partition])
+            self.pending[partition] = []
+
+
+def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    with capsys.disabled():
+        sys.stdout.write(f"\n  {text}")
+
+
+def read_a_damaged_store(store: Path, rows: dict[bytes, bytes]) -> int:
+    """Each row is served as it was written or refused, never wrong or missing; returns how many are refused.
+
+    As with a worker, the refusal stays: the next opening knows of it.
+    """
+    database = Rdict(str(store), Options(raw_mode=True), access_type=AccessType.read_only())
+    identity = StoreIdentity(**json.loads(database[b"\x00identity"]))
+    database.close()
+    opened = RocksDBStore.open(store, identity, write_ahead_log=False)
+    refused = 0
+    for key, row in rows.items():
+        try:
+            (served,) = opened.get_many([key])
+        except StoreCorrupted:
+            refused += 1
+        else:
+            assert served == row, key
+    with suppress(StoreCorrupted):
+        list(opened.scan())
+    opened.close()
+    return refused
+
+
+def test_a_store_that_was_damaged_wiped_or_is_old_never_shows_in_the_output(kafka, tmp_path, capsys):
+    chance = random.Random(SEED)
+    kinds = [kind for kind in FAULTS for _ in range(FAULTS_OF_A_KIND)]
+    chance.shuffle(kinds)
+    lives = -(-len(kinds) // PARTITIONS) + 2
+    records = RECORDS_AT_FIRST + RECORDS_OF_A_LIFE * lives
+    trial = Trial(kafka.bootstrap_servers, tmp_path, SEED, records, batch_records=50, streams=STREAMS)
+    worker = Lives(trial)
+    worker.live(RECORDS_AT_FIRST)
+    faults = Injected(worker, chance)
+    for partition in range(PARTITIONS):
+        faults.inject(partition, None)
+    worker.live(RECORDS_OF_A_LIFE)
+    while kinds:
+        for partition in range(PARTITIONS):
+            faults.inject(partition, kinds.pop() if kinds else None)
+        worker.live(RECORDS_OF_A_LIFE)
+        faults.look()
+    # A damage that no read has met yet is met now.
+    unread = worker.unreadable()
+    rows = trial.changelog_rows() if unread else {}
+    refused = 0
+    for partition in unread:
+        mine = {key: row for (owner, key), row in rows.items() if owner == partition}
+        refused += read_a_damaged_store(worker.store(partition), mine)
+    worker.live()
+    faults.look()
+    found = trial.check()
+    for kind in FAULTS:
+        fate = f"{faults.noticed[kind]} noticed and set aside, " if kind in DAMAGES else ""
+        say(capsys, f"{kind}: {faults.kinds[kind]} injected, {fate}restored")
+    say(
+        capsys,
+        f"{worker.crashes} noticed while running, {len(unread)} stores with a damage that was read only at the end "
+        f"({refused} rows refused), {found.expected} outputs checked, 0 lost, 0 doubled, 0 wrong (seed {SEED})",
+    )
+    damages, noticed = (sum(counts[kind] for kind in DAMAGES) for counts in (faults.kinds, faults.noticed))
+    assert noticed >= NOTICED_SHARE_MIN * damages, f"says nothing: only {noticed} of {damages} damages were noticed"
