@@ -50,8 +50,8 @@ JOINT_ACTIONS: dict[tuple[PartitionIncident, TransactionState], JointAction] = {
     (_I.REVOKED, _T.FENCED): _A.DROP,
     (_I.LOST, _T.IDLE): _A.CLOSE,
     (_I.LOST, _T.OPEN): _A.ABORT,
-    # Decided or not, it was sent while the partition was ours: the coordinator's answer holds for the other partitions.
-    (_I.LOST, _T.COMMITTING): _A.AWAIT_OUTCOME,
+    # It was sent while the partition was ours and is decided for the other partitions; this one's store gets nothing.
+    (_I.LOST, _T.COMMITTING): _A.DROP,
     (_I.LOST, _T.UNKNOWN): _A.DROP,
     (_I.LOST, _T.FENCED): _A.DROP,
     # No states are read while a commit is being decided: the cells of COMMITTING and UNKNOWN are empty.

@@ -30,9 +30,12 @@ def test_nothing_is_written_for_a_partition_that_goes_while_the_outcome_is_unkno
     assert joint_action(incident, T.UNKNOWN) is A.DROP
 
 
-@pytest.mark.parametrize("incident", [I.REVOKED, I.LOST])
-def test_a_commit_under_way_is_waited_for_and_not_given_up(incident):
-    assert joint_action(incident, T.COMMITTING) is A.AWAIT_OUTCOME
+def test_a_commit_under_way_is_waited_for_before_a_revoked_partition_goes():
+    assert joint_action(I.REVOKED, T.COMMITTING) is A.AWAIT_OUTCOME
+
+
+def test_a_partition_lost_during_a_commit_gets_nothing_while_the_others_are_decided():
+    assert joint_action(I.LOST, T.COMMITTING) is A.DROP
 
 
 def test_states_of_a_damaged_store_do_not_stay_in_the_open_transaction():
