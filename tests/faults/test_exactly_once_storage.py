@@ -1,7 +1,7 @@
 """Local stores that are damaged, wiped, old or out of space: noticed or harmless, and exactly once all the same.
 
 The changelog is the truth: a store that cannot be trusted is moved aside, never repaired, and restored. `make soak`
-does 30 faults of each kind, `make test` 3.
+does 30 damages of each kind, `make test` 3.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -24,17 +25,20 @@ from tests.faults.exactly_once import PARTITIONS, Trial
 from tests.oracle import Oracle
 from worker.adapters.rocksdb_reader import read_rows
 from worker.adapters.rocksdb_store import RocksDBStore, StoreIdentity
-from worker.errors import StoreCorrupted
+from worker.errors import StoreCorrupted, StoreFull
 
 SOAK = bool(os.environ.get("LSTM_WORKER_SOAK"))
 SEED = int(os.environ.get("LSTM_WORKER_SEED", "1"))
-FAULTS_OF_A_KIND = 30 if SOAK else 3
+DAMAGES_OF_A_KIND = 30 if SOAK else 3
+LOSSES_OF_A_KIND = 10 if SOAK else 1
 RECORDS_OF_A_LIFE = 400
-RECORDS_AT_FIRST = 4000
-STREAMS = 2000
+RECORDS_AT_FIRST = 1500
+STREAMS = 800
 """So that a store's rows fill many blocks, of which a life reads some."""
 WRITE_BUFFER_BYTES = 64 << 10
 """The least that RocksDB takes: a small state is written to files while the worker runs, and files are merged."""
+DISK_BYTES = 64 << 20
+"""RocksDB reserves 4 MiB for each store's MANIFEST."""
 LIFE_SECONDS_MAX = 90.0
 NOTICED_SHARE_MIN = 0.5
 SET_ASIDE = re.compile(r"partition (\d+): the store is damaged and set aside")
@@ -90,14 +94,15 @@ def earlier_copy(store: Path) -> Path:
     return store.with_name(f"{store.name}.earlier")
 
 
-FAULTS: dict[str, Fault] = {
+DAMAGES: dict[str, Fault] = {
     "bit flip in an SST file": flip_a_bit("*.sst"),
     "bit flip in a MANIFEST": flip_a_bit("MANIFEST-*"),
     "truncation": truncate,
-    "wiped": wipe,
-    "older copy": put_an_older_copy_back,
 }
-DAMAGES = tuple(FAULTS)[:3]
+"""A worker should notice these."""
+LOSSES: dict[str, Fault] = {"wiped": wipe, "older copy": put_an_older_copy_back}
+"""These look like a store of a worker that was away."""
+FAULTS = DAMAGES | LOSSES
 
 
 class Lives:
@@ -229,17 +234,16 @@ def read_a_damaged_store(store: Path, rows: dict[bytes, bytes]) -> int:
 
 def test_a_store_that_was_damaged_wiped_or_is_old_never_shows_in_the_output(kafka, tmp_path, capsys):
     chance = random.Random(SEED)
-    kinds = [kind for kind in FAULTS for _ in range(FAULTS_OF_A_KIND)]
+    kinds = [*DAMAGES] * DAMAGES_OF_A_KIND + [*LOSSES] * LOSSES_OF_A_KIND
     chance.shuffle(kinds)
-    lives = -(-len(kinds) // PARTITIONS) + 2
+    # Taken from the end: an older copy needs a life before it.
+    kinds.sort(key="older copy".__ne__)
+    lives = -(-len(kinds) // PARTITIONS) + 1
     records = RECORDS_AT_FIRST + RECORDS_OF_A_LIFE * lives
     trial = Trial(kafka.bootstrap_servers, tmp_path, SEED, records, batch_records=50, streams=STREAMS)
     worker = Lives(trial)
     worker.live(RECORDS_AT_FIRST)
     faults = Injected(worker, chance)
-    for partition in range(PARTITIONS):
-        faults.inject(partition, None)
-    worker.live(RECORDS_OF_A_LIFE)
     while kinds:
         for partition in range(PARTITIONS):
             faults.inject(partition, kinds.pop() if kinds else None)
@@ -265,3 +269,65 @@ def test_a_store_that_was_damaged_wiped_or_is_old_never_shows_in_the_output(kafk
     )
     damages, noticed = (sum(counts[kind] for kind in DAMAGES) for counts in (faults.kinds, faults.noticed))
     assert noticed >= NOTICED_SHARE_MIN * damages, f"says nothing: only {noticed} of {damages} damages were noticed"
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of its own for `folder`; needs the right to mount."""
+    folder.mkdir(parents=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take all space that is left; returns the file that holds it."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+    return ballast
+
+
+def feed_until_ended(lives: Lives) -> int:
+    """The exit code of a worker that gives up by itself while a stream goes on."""
+    process = lives.trial.workers[lives.name].process
+    deadline = lives.trial.clock.monotonic() + LIFE_SECONDS_MAX
+    while process.poll() is None:
+        lives.feed(RECORDS_OF_A_LIFE // 4)
+        lives.trial.read()
+        assert lives.trial.clock.monotonic() < deadline, lives.log()[-5000:]
+    return process.returncode
+
+
+def test_a_worker_without_disk_space_stops_with_one_line_and_goes_on_when_there_is_some(kafka, tmp_path, capsys):
+    trial = Trial(kafka.bootstrap_servers, tmp_path, SEED, RECORDS_AT_FIRST * 2, batch_records=50, streams=STREAMS)
+    lives = Lives(trial)
+    with small_disk(tmp_path / "state-w0") as disk:
+        lives.start()
+        lives.feed(RECORDS_OF_A_LIFE)
+        lives.wait_until_read()
+        ballast = fill(disk)
+        assert feed_until_ended(lives) == StoreFull.exit_code, lives.log()
+        # Still no space: it does not start either.
+        lives.start()
+        assert feed_until_ended(lives) == StoreFull.exit_code, lives.log()
+        said = [line for line in lives.log().splitlines() if line.startswith("error:")]
+        assert len(said) == 2, lives.log()
+        for line in said:
+            assert str(disk) in line
+            assert "free space or enlarge the volume" in line
+        assert "Traceback" not in lives.log()
+        ballast.unlink()
+        lives.live()
+        found = trial.check()
+    say(
+        capsys,
+        f"disk full while running and at the start: {found.expected} outputs checked, 0 lost, 0 doubled, 0 wrong",
+    )
