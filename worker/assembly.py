@@ -21,6 +21,7 @@ from worker.config import Settings
 from worker.core.codec import OutputEncoder, input_decoder, output_encoder
 from worker.core.commit_policy import CommitPolicy
 from worker.core.publishing import Emission, Emit
+from worker.core.restore import InputTopic
 from worker.core.sequence import OnGap, SequenceRules
 from worker.core.slots import StreamTable, slots_for
 from worker.core.state_row import RowFormat
@@ -60,7 +61,7 @@ class _Parts:
     settings: Settings
     model: ServedModel
     admin: KafkaAdmin
-    partitions: int
+    input_topic: InputTopic
     directory: StateDirectory
     metrics: Metrics
     status: StatusBoard
@@ -84,6 +85,9 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
     admin = KafkaAdmin(settings.admin_properties(), timeout=REACH_SECONDS_MAX)
     admin.check_reachable(REACH_SECONDS_MAX)
     partitions = check_topics(admin, settings)
+    # Without a changelog the broker may be the embedded one, which does not know topic ids.
+    topic_id = admin.topic_id(settings.topics.input) if settings.state.changelog else ""
+    input_topic = InputTopic(topic_id, partitions)
     fingerprint = model.program.fingerprint
     metrics = Metrics(version=__version__, model=fingerprint[:8], librdkafka=library_version())
     about = {
@@ -113,7 +117,7 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
             settings=settings,
             model=model,
             admin=admin,
-            partitions=partitions,
+            input_topic=input_topic,
             directory=directory,
             metrics=metrics,
             status=status,
@@ -149,6 +153,7 @@ def _worker(parts: _Parts) -> Worker:
         table=parts.table,
         policy=CommitPolicy(interval_seconds=settings.worker.commit_interval_ms / 1000),
         breaker=BadRecordBreaker(settings.worker.bad_records_max_share, settings.worker.bad_records_window),
+        input_bounds=_bounds(parts.admin, settings.topics.input),
         metrics=parts.metrics,
         status=parts.status,
         clock=parts.clock,
@@ -205,6 +210,7 @@ def _delivery(parts: _Parts) -> Delivery:
         topics=parts.topics,
         changelog=settings.changelog_topic,
         model=parts.model.program.fingerprint[:8],
+        input_topic=parts.input_topic,
         commit_seconds_max=settings.kafka.transaction_timeout_ms / 1000 * COMMIT_SHARE_OF_TRANSACTION,
         clock=parts.clock,
         hook=parts.hook,
@@ -240,6 +246,7 @@ def _opener(parts: _Parts, delivery: Delivery, encoder: OutputEncoder) -> Opener
         changelog_bounds=_bounds(parts.admin, changelog),
         start=settings.input.start,
         tombstone_retention_ms=int(parts.admin.topic_setting(changelog, "delete.retention.ms")),
+        input_topic=parts.input_topic,
         prepare=takeover.prepare,
         metrics=parts.metrics,
         clock=parts.clock,
@@ -258,9 +265,9 @@ def _restore_files(parts: _Parts) -> RestoreFiles:
             StoreIdentity(
                 input_topic=topic,
                 partition=partition,
-                partition_count=parts.partitions,
+                partition_count=parts.input_topic.partitions,
                 changelog_topic=changelog,
-                input_topic_id=parts.admin.topic_id(topic) if changelog else "",
+                input_topic_id=parts.input_topic.topic_id,
             ),
             shared_cache=shared,
             write_ahead_log=not changelog,

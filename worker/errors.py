@@ -15,7 +15,8 @@ class UserError(WorkerError):
     """Raised when a person can mend the cause; printed as one line `what is wrong: what to do`.
 
     `exit_code`: 2 configuration or model, 3 fenced by a newer instance, 4 torn or foreign state,
-    5 too many unusable records, 6 no space for the state.
+    5 too many unusable records, 6 no space for the state, 7 state directory in use, 8 another input topic than before,
+    9 changelog too short, 10 broker too old, 11 not allowed by the broker, 12 transaction timeout refused.
     """
 
     exit_code = 2
@@ -38,8 +39,28 @@ class BrokerUnreachable(UserError):
     """Raised when no broker answered within the deadline at start-up."""
 
 
+class BrokerTooOld(ConfigError):
+    """Raised when a broker does not know a request that the worker needs."""
+
+    exit_code = 10
+
+
+class NotAuthorized(ConfigError):
+    """Raised when a broker refuses this user; names the permission that is missing."""
+
+    exit_code = 11
+
+
+class TransactionTimeoutRefused(ConfigError):
+    """Raised when kafka.transaction_timeout_ms is above the broker's transaction.max.timeout.ms."""
+
+    exit_code = 12
+
+
 class StateDirectoryInUse(UserError):
     """Raised when another process holds the lock of the state directory; two workers never share one."""
+
+    exit_code = 7
 
 
 class StateFromAnotherModel(UserError):
@@ -62,6 +83,32 @@ class StateTorn(UserError):
     """Raised when changelog, offsets and state disagree; all files are kept and the worker exits with 4."""
 
     exit_code = 4
+
+
+class InputChanged(StateTorn):
+    """Raised when the input topic was re-created or has another partition count than what was committed."""
+
+    exit_code = 8
+
+
+class ChangelogTooShort(StateTorn):
+    """Raised when the changelog ends before the committed restore target: the broker lost data."""
+
+    exit_code = 9
+
+
+class StoreOfAnotherTopic(InputChanged):
+    """Raised when a local store holds the state of another partition, topic or partition count."""
+
+
+class PositionOutOfRange(WorkerError):
+    """Raised when a partition's next offset is not in the log (any more); the partition is dead until `start_at`."""
+
+    def __init__(self, topic: str, partition: int, offset: int) -> None:
+        super().__init__(f"{topic}[{partition}]: offset {offset} is not in the log")
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
 
 
 class StoreCorrupted(WorkerError):

@@ -14,12 +14,13 @@ import numpy as np
 
 from worker.core.codec import OutputEncoder
 from worker.core.commit_policy import CommitPolicy
+from worker.core.restore import RESET_HINT
 from worker.core.slots import StreamTable
 from worker.core.types import DeadLetter, RecordBatch
 from worker.delivery import BadRecordBreaker, Delivery
-from worker.errors import TransactionAborted
+from worker.errors import PositionOutOfRange, StateTorn, TransactionAborted
 from worker.metrics import Metrics
-from worker.opening import Opener
+from worker.opening import OffsetBounds, Opener
 from worker.partitions import OwnedPartition, Ownership
 from worker.ports import Clock, Consumer, Hook
 from worker.processing import Processed, Processor
@@ -73,6 +74,7 @@ class Worker:
         table: StreamTable,
         policy: CommitPolicy,
         breaker: BadRecordBreaker,
+        input_bounds: OffsetBounds,
         metrics: Metrics,
         status: StatusBoard,
         clock: Clock,
@@ -88,6 +90,7 @@ class Worker:
         self._table = table
         self._policy = policy
         self._breaker = breaker
+        self._input_bounds = input_bounds
         self._metrics = metrics
         self._status = status
         self._clock = clock
@@ -160,7 +163,7 @@ class Worker:
         self._start_ready_partitions()
         self._rewind()
         wait = self._policy.seconds_until_due(self._clock.monotonic(), POLL_SECONDS_MAX)
-        polled = self._consumer.poll_batch(self._settings.batch_records, wait)
+        polled = self._polled(wait)
         self._stages.mark("idle" if polled is None else "poll")
         if polled is not None:
             self._hook("polled")
@@ -170,6 +173,25 @@ class Worker:
         ):
             self._commit()
         self._report()
+
+    def _polled(self, wait: float) -> RecordBatch | None:
+        try:
+            return self._consumer.poll_batch(self._settings.batch_records, wait)
+        except PositionOutOfRange as error:
+            self._check_position(self._ownership[error.partition])
+        return None
+
+    def _check_position(self, partition: OwnedPartition) -> None:
+        """A new leader may not know the log's end for a moment; a position that is gone for good stops the worker."""
+        low, high = self._input_bounds(partition.index)
+        if not low <= partition.next_offset <= high:
+            raise StateTorn(
+                f"partition {partition.index}: offset {partition.next_offset} is no longer in the input, which holds "
+                f"{low} to {high}: samples were deleted before they were read, or the topic was re-created",
+                RESET_HINT,
+            )
+        log.warning("partition %d: begins again at offset %d", partition.index, partition.next_offset)
+        self._consumer.start_at({partition.index: partition.next_offset})
 
     def _start_ready_partitions(self) -> None:
         ready = self._opener.progress()

@@ -67,8 +67,8 @@ class LocalOpener:
             partition.store = self._opened(partition.index)
             partition.machine.apply(PartitionEvent.STORE_OPENED)
             partition.begin_at(self._position(partition.index, partition.store, committed.get(partition.index)))
-            partition.machine.apply(PartitionEvent.RESTORE_COMPLETED)
             self._prepare(partition)
+            partition.machine.apply(PartitionEvent.RESTORE_COMPLETED)
         return ready
 
     def _opened(self, index: int) -> Store:

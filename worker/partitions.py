@@ -26,6 +26,8 @@ class OwnedPartition:
     committed_watermark_ms: int = -1
     changelog_next_offset: int = 0
     committed_changelog_next_offset: int = 0
+    changelog_first_offset: int = 0
+    """Of the last reset; every commit names it again."""
     idle: IdleIndex | None = None
     rewinding: bool = False
     """Rolled back; records are refused until the consumer was sent back to `next_offset`."""

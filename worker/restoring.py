@@ -11,9 +11,12 @@ from worker.adapters.kafka_consumer import KafkaConsumer
 from worker.core.commit_metadata import parse_metadata
 from worker.core.partition import PartitionEvent
 from worker.core.restore import (
+    RESET_HINT,
     Committed,
     Disk,
     Halt,
+    HaltKind,
+    InputTopic,
     Log,
     RestorePlan,
     RestoreProgress,
@@ -22,10 +25,13 @@ from worker.core.restore import (
 )
 from worker.core.state_row import check_row, row_last_offset
 from worker.errors import (
+    ChangelogTooShort,
+    InputChanged,
     Retriable,
     RowCorrupted,
     StateTorn,
     StoreCorrupted,
+    StoreOfAnotherTopic,
 )
 from worker.metrics import Metrics
 from worker.opening import OffsetBounds, OpenStore
@@ -39,6 +45,11 @@ STEP_SECONDS = 0.2
 STABLE_SECONDS_MAX = 1.0
 """How long to wait for a stable committed offset in one turn; an open transaction of the former owner delays it."""
 LOG_SECONDS = 5.0
+_HALTS = {
+    HaltKind.TORN: StateTorn,
+    HaltKind.INPUT_CHANGED: InputChanged,
+    HaltKind.CHANGELOG_TOO_SHORT: ChangelogTooShort,
+}
 
 
 @dataclass(slots=True)
@@ -71,6 +82,7 @@ class ChangelogOpener:
         changelog_bounds: OffsetBounds,
         start: str,
         tombstone_retention_ms: int,
+        input_topic: InputTopic,
         prepare: Callable[[OwnedPartition], None],
         metrics: Metrics,
         clock: Clock,
@@ -82,6 +94,7 @@ class ChangelogOpener:
         self._changelog_bounds = changelog_bounds
         self._start = start
         self._tombstone_retention_ms = tombstone_retention_ms
+        self._input_topic = input_topic
         self._prepare = prepare
         self._metrics = metrics
         self._clock = clock
@@ -90,13 +103,19 @@ class ChangelogOpener:
         self._set_aside: set[int] = set()
 
     def begin(self, partitions: Sequence[OwnedPartition]) -> None:
+        """Raises InputChanged for partitions that the input did not have when the worker started."""
+        new = [partition.index for partition in partitions if partition.index >= self._input_topic.partitions]
+        if new:
+            raise InputChanged(
+                f"the input has new partitions {new}: streams moved between partitions",
+                "stop all workers and " + RESET_HINT,
+            )
         self._waiting.extend(partitions)
 
     def forget(self, partition: OwnedPartition) -> None:
         if partition in self._waiting:
             self._waiting.remove(partition)
-        if self._restoring.pop(partition.index, None) is not None:
-            self._reader.end(partition.index)
+        self._stop_reading(partition.index)
         self._set_aside.discard(partition.index)
 
     def progress(self) -> list[OwnedPartition]:
@@ -115,6 +134,12 @@ class ChangelogOpener:
         self._report()
         return ready
 
+    def _stop_reading(self, index: int) -> None:
+        restore = self._restoring.pop(index, None)
+        # A store that lacks nothing was never read for.
+        if restore is not None and restore.plan.start < restore.plan.target:
+            self._reader.end(index)
+
     # ---- one partition
 
     def _begun(self, partition: OwnedPartition) -> bool:
@@ -125,7 +150,7 @@ class ChangelogOpener:
             log.info("partition %d waits for a stable committed offset: %s", partition.index, error)
             return False
         committed = None if found is None else Committed(found[0], parse_metadata(found[1]))
-        store = self._opened(partition)
+        store = self._opened(partition, committed)
         plan = self._planned(partition.index, committed, store)
         if plan.wipe:
             log.warning("partition %d: the local store is %s, restoring from nothing", partition.index, plan.wipe)
@@ -143,12 +168,19 @@ class ChangelogOpener:
             self._reader.begin(partition.index, max(plan.start, self._changelog_bounds(partition.index)[0]))
         return True
 
-    def _opened(self, partition: OwnedPartition) -> Store:
+    def _opened(self, partition: OwnedPartition, committed: Committed | None) -> Store:
         try:
             return self._files.open(partition.index)
         except StoreCorrupted as error:
             self._put_aside(partition, error)
-            return self._files.open(partition.index)
+        except StoreOfAnotherTopic:
+            if committed is None or not self._input_topic.is_of(committed.metadata):
+                raise
+            reason = "of another topic than the one that is committed to"
+            log.warning("partition %d: the local store is %s, restoring from nothing", partition.index, reason)
+            self._metrics.store_wiped(reason)
+            self._files.wipe(partition.index)
+        return self._files.open(partition.index)
 
     def _put_aside(self, partition: OwnedPartition, error: StoreCorrupted | RowCorrupted) -> None:
         """Move a damaged store away, never repair it; a second one in the same assignment is not the disk's fault."""
@@ -166,8 +198,7 @@ class ChangelogOpener:
     def _begin_again(self, restore: _Restore, error: StoreCorrupted | RowCorrupted) -> None:
         """The store turned out to be damaged while it was restored: plan anew with an empty one."""
         partition = restore.partition
-        if self._restoring.pop(partition.index, None) is not None and restore.plan.start < restore.plan.target:
-            self._reader.end(partition.index)
+        self._stop_reading(partition.index)
         self._put_aside(partition, error)
         self._waiting.append(partition)
 
@@ -184,10 +215,11 @@ class ChangelogOpener:
             start_at_end=self._start == "latest",
             now_ms=self._clock.now_ms(),
             tombstone_retention_ms=self._tombstone_retention_ms,
+            input_topic=self._input_topic,
         )
         if isinstance(plan, Halt):
             store.close()
-            raise StateTorn(f"partition {index}: {plan.reason}", plan.hint)
+            raise _HALTS[plan.kind](f"partition {index}: {plan.reason}", plan.hint)
         return plan
 
     def _applied(self, restore: _Restore, batch: ChangelogBatch) -> None:
@@ -239,16 +271,16 @@ class ChangelogOpener:
 
     def _complete(self, restore: _Restore) -> None:
         plan, partition = restore.plan, restore.partition
-        del self._restoring[partition.index]
-        if plan.start < plan.target:
-            self._reader.end(partition.index)
+        self._stop_reading(partition.index)
         assert partition.store is not None
         position = StorePosition(plan.input_next_offset, plan.target, plan.watermark_ms)
         if partition.store.position != position:
             partition.store.write((), position)
         partition.begin_at(position)
-        partition.machine.apply(PartitionEvent.RESTORE_COMPLETED)
+        partition.changelog_first_offset = plan.changelog_first_offset
+        # Before it runs: what a partition that does not run holds in the table is nobody's to give back.
         self._prepare(partition)
+        partition.machine.apply(PartitionEvent.RESTORE_COMPLETED)
         seconds = self._clock.monotonic() - restore.progress.began
         log.info("partition %d restored to changelog offset %d in %.1f s", partition.index, plan.target, seconds)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from worker.adapters.kafka_admin import KafkaAdmin
 from worker.config import Settings
-from worker.errors import ConfigError
+from worker.errors import ConfigError, InputChanged
 from worker.model.calibration import calibration_for
 from worker.model.contract import verify
 from worker.model.load import load_program
@@ -75,14 +75,21 @@ def check_topics(admin: KafkaAdmin, settings: Settings) -> int:
     if missing:
         raise ConfigError(f"topic {', '.join(missing)} is missing", "create it, or run `lstm-worker topics`")
     partitions = counts[topics.input] or 0
-    same = [topics.dead_letter, *names[3:]]
+    if settings.state.changelog and counts[settings.changelog_topic] != partitions:
+        raise InputChanged(
+            f"topic {topics.input} has {partitions} partitions, its changelog {settings.changelog_topic} has "
+            f"{counts[settings.changelog_topic]}: streams moved between partitions",
+            "name new output, dead-letter and changelog topics, make them with `lstm-worker topics`, then move offsets "
+            "and state together with `lstm-worker reset`",
+        )
+    same = [topics.dead_letter]
     if settings.output.partitioner == "input":
         same.append(topics.output)
     for name in same:
         if counts[name] != partitions:
             raise ConfigError(
                 f"topic {name} has {counts[name]} partitions, {topics.input} has {partitions}",
-                "outputs, dead letters and changelog need the input's count",
+                "outputs and dead letters need the input's count",
             )
     if settings.state.changelog and "compact" in admin.topic_setting(topics.input, "cleanup.policy"):
         raise ConfigError(f"topic {topics.input} is compacted, which drops samples", "set cleanup.policy=delete on it")

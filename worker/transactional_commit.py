@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from worker.adapters.kafka_consumer import KafkaConsumer
 from worker.adapters.kafka_producer import TrackedRecord, TransactionalKafkaProducer
 from worker.core.commit_metadata import CommitMetadata
+from worker.core.restore import InputTopic
 from worker.core.slots import StreamTable
 from worker.core.transaction import TransactionEvent, TransactionMachine, TransactionState
 from worker.core.types import DeadLetter, PredictionBatch
@@ -44,6 +45,7 @@ class TransactionalDelivery:
         topics: OutputTopics,
         changelog: str,
         model: str,
+        input_topic: InputTopic,
         commit_seconds_max: float,
         clock: Clock,
         hook: Hook,
@@ -56,6 +58,7 @@ class TransactionalDelivery:
         self._topics = topics
         self._changelog = changelog
         self._model = model
+        self._input_topic = input_topic
         self._commit_seconds_max = commit_seconds_max
         self._clock = clock
         self._hook = hook
@@ -160,6 +163,9 @@ class TransactionalDelivery:
             watermark_ms=partition.watermark_ms,
             model=self._model,
             worker=self._topics.worker,
+            topic_id=self._input_topic.topic_id,
+            partitions=self._input_topic.partitions,
+            changelog_first_offset=partition.changelog_first_offset,
         ).encode()
 
     def _decide(self) -> None:

@@ -178,7 +178,7 @@ def test_a_state_directory_in_use_is_refused(job):
     one = job()
     with StateDirectory.open(one.folder / "state"):
         one.start()
-        assert one.wait() == 2
+        assert one.wait() == 7
     one_line(one, "in use", "state.directory")
 
 

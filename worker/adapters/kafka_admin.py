@@ -105,6 +105,18 @@ class KafkaAdmin:
         isolation = IsolationLevel.READ_COMMITTED if read_committed else IsolationLevel.READ_UNCOMMITTED
         return self._offsets(topic, partitions, _LATEST, isolation)
 
+    def offsets_at(self, topic: str, partitions: Sequence[int], timestamp_ms: int) -> dict[int, int | None]:
+        """First offsets whose record is at or after the timestamp; None where every record is older."""
+        spec = OffsetSpec.for_timestamp(timestamp_ms)
+        found = self._offsets(topic, partitions, spec, IsolationLevel.READ_UNCOMMITTED)
+        return {partition: offset if offset >= 0 else None for partition, offset in found.items()}
+
+    def group_members(self, group: str) -> list[str]:
+        """Client ids and hosts of the group's members; a static member stays one until its session timeout."""
+        answers = self._admin.describe_consumer_groups([group], request_timeout=self._timeout)
+        description = self._result(answers[group], f"describing group {group}")
+        return [f"{member.group_instance_id or member.client_id} at {member.host}" for member in description.members]
+
     def _metadata(self, timeout: float) -> Any:
         try:
             return self._admin.list_topics(timeout=timeout)

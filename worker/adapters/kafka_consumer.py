@@ -11,9 +11,9 @@ from operator import itemgetter
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from worker.adapters.kafka_errors import KafkaFailed, PositionOutOfRange, translate, translate_consumed
+from worker.adapters.kafka_errors import KafkaFailed, translate, translate_consumed
 from worker.core.types import Headers, RecordBatch
-from worker.errors import Fenced, WorkerError
+from worker.errors import Fenced, PositionOutOfRange, WorkerError
 from worker.ports import RebalanceListener
 
 DEFAULTS: dict[str, object] = {

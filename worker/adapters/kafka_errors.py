@@ -9,28 +9,22 @@ from __future__ import annotations
 from confluent_kafka import KafkaError
 
 from worker.errors import (
+    BrokerTooOld,
     ConfigError,
     Fenced,
+    NotAuthorized,
     OutcomeUnknown,
+    PositionOutOfRange,
     ProduceFailed,
     Retriable,
     TransactionAborted,
+    TransactionTimeoutRefused,
     WorkerError,
 )
 
 
 class KafkaFailed(WorkerError):
     """Raised when Kafka reports something that no other error of the worker stands for; an operating fault."""
-
-
-class PositionOutOfRange(WorkerError):
-    """Raised when a partition's next offset is not in the log (any more); the partition is dead until `start_at`."""
-
-    def __init__(self, topic: str, partition: int, offset: int) -> None:
-        super().__init__(f"{topic}[{partition}]: offset {offset} is not in the log")
-        self.topic = topic
-        self.partition = partition
-        self.offset = offset
 
 
 _FENCED = {
@@ -71,18 +65,28 @@ _RETRIABLE = {
     KafkaError._PREV_IN_PROGRESS,
 }
 
-_REFUSED = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this user READ on the input and WRITE on the output topics",
-    KafkaError.GROUP_AUTHORIZATION_FAILED: "grant this user READ on the consumer group kafka.group_id",
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "grant this user WRITE on transactional ids that begin "
-    "with kafka.group_id",
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "grant this user IDEMPOTENT_WRITE on the cluster",
-    KafkaError._AUTHENTICATION: "check the SASL settings in [kafka.properties]",
-    KafkaError.SASL_AUTHENTICATION_FAILED: "check the SASL settings in [kafka.properties]",
-    KafkaError.INVALID_TRANSACTION_TIMEOUT: "lower kafka.transaction_timeout_ms or raise the broker's "
-    "transaction.max.timeout.ms",
-    KafkaError.UNSUPPORTED_VERSION: "the broker is too old for this setting; use a newer broker",
-    KafkaError._UNSUPPORTED_FEATURE: "the broker is too old for this setting; use a newer broker",
+_REFUSED: dict[int, tuple[type[ConfigError], str]] = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: (
+        NotAuthorized,
+        "grant this user READ on the input and WRITE on the output topics",
+    ),
+    KafkaError.GROUP_AUTHORIZATION_FAILED: (
+        NotAuthorized,
+        "grant this user READ on the consumer group kafka.group_id",
+    ),
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: (
+        NotAuthorized,
+        "grant this user WRITE on transactional ids that begin with kafka.group_id",
+    ),
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: (NotAuthorized, "grant this user IDEMPOTENT_WRITE on the cluster"),
+    KafkaError._AUTHENTICATION: (NotAuthorized, "check the SASL settings in [kafka.properties]"),
+    KafkaError.SASL_AUTHENTICATION_FAILED: (NotAuthorized, "check the SASL settings in [kafka.properties]"),
+    KafkaError.INVALID_TRANSACTION_TIMEOUT: (
+        TransactionTimeoutRefused,
+        "lower kafka.transaction_timeout_ms or raise the broker's transaction.max.timeout.ms",
+    ),
+    KafkaError.UNSUPPORTED_VERSION: (BrokerTooOld, "the broker is too old for this setting; use a newer broker"),
+    KafkaError._UNSUPPORTED_FEATURE: (BrokerTooOld, "the broker is too old for this setting; use a newer broker"),
 }
 
 _TOPIC_MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
@@ -102,7 +106,8 @@ def translate(error: KafkaError, doing: str) -> WorkerError:
     if code in _FENCED or (code == KafkaError._FATAL and "instance" in error.str()):
         return Fenced(f"{doing}: {error.str()}", "another worker with the same kafka.group_instance_id is running")
     if code in _REFUSED:
-        return ConfigError(f"{doing}: {error.str()}", _REFUSED[code])
+        refusal, hint = _REFUSED[code]
+        return refusal(f"{doing}: {error.str()}", hint)
     if code in _TOPIC_MISSING:
         return ConfigError(f"{doing}: topic or partition missing", "run `lstm-worker topics`")
     if code in _RETRIABLE:
@@ -147,7 +152,8 @@ def translate_transactional(error: KafkaError, doing: str) -> WorkerError:
     if code in _FENCED:
         return Fenced(f"{doing}: {error.str()}", "another worker with the same transactional id took over")
     if code in _REFUSED:
-        return ConfigError(f"{doing}: {error.str()}", _REFUSED[code])
+        refusal, hint = _REFUSED[code]
+        return refusal(f"{doing}: {error.str()}", hint)
     text = f"{doing}: {error.name()}: {error.str()}"
     if error.txn_requires_abort():
         return TransactionAborted(text)

@@ -28,7 +28,7 @@ from rocksdict import (
 )
 
 from worker.adapters.clock import SystemClock
-from worker.errors import ConfigError, StateDirectoryInUse, StateTorn, StoreCorrupted, StoreFull
+from worker.errors import ConfigError, StateDirectoryInUse, StateTorn, StoreCorrupted, StoreFull, StoreOfAnotherTopic
 from worker.ports import Clock, StorePosition
 
 FORMAT_VERSION = 1
@@ -252,7 +252,7 @@ class RocksDBStore:
         for field in fields(StoreIdentity):
             there, expected = getattr(known, field.name), getattr(identity, field.name)
             if there != expected:
-                raise StateTorn(
+                raise StoreOfAnotherTopic(
                     f"state in {self.path} has {field.name} {there!r}, expected {expected!r}",
                     "run `lstm-worker reset` or use another state.directory",
                 )

@@ -10,7 +10,7 @@ import typer
 
 import worker
 
-COMMANDS = ("run", "demo", "check", "train", "calibrate", "produce", "watch", "state", "topics", "bench")
+COMMANDS = ("run", "demo", "check", "train", "calibrate", "produce", "watch", "state", "topics", "reset", "bench")
 """Modules of worker.cli; each has `register(app)`, which adds the command or group of its own name."""
 
 

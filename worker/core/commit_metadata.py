@@ -18,7 +18,9 @@ MODEL = re.compile(r"[0-9a-f]{8}")
 class CommitMetadata:
     """`changelog_next_offset` and `watermark_ms` belong to the offset that the commit carries.
 
-    `model`: 8 hex digits; `worker`: the member's lasting identity; `topic_id`: the input topic's, "" where unknown.
+    `model`: 8 hex digits; `worker`: the member's lasting identity; `topic_id`: the input topic's, "" where unknown;
+    `partitions`: the input's count, 0 where unknown. `changelog_first_offset`: where the state was last reset; rows
+    below it are of no importance.
     """
 
     changelog_next_offset: int
@@ -26,6 +28,8 @@ class CommitMetadata:
     model: str
     worker: str
     topic_id: str = ""
+    partitions: int = 0
+    changelog_first_offset: int = 0
 
     def encode(self) -> str:
         """One line of ASCII JSON, at most BYTES_MAX bytes; a longer `worker` is cut, since only people read it."""
@@ -37,6 +41,8 @@ class CommitMetadata:
                 "model": self.model,
                 "worker": self.worker[:WORKER_CHARACTERS_MAX],
                 "topic_id": self.topic_id,
+                "partitions": self.partitions,
+                "first": self.changelog_first_offset,
             },
             separators=(",", ":"),
         )
@@ -59,7 +65,18 @@ def parse_metadata(text: str) -> CommitMetadata | None:
         return None
     if not _is_offset(found.get("changelog"), least=0) or not _is_offset(found.get("watermark"), least=-1):
         return None
-    return CommitMetadata(found["changelog"], found["watermark"], found["model"], found["worker"], texts[2])
+    partitions, first = found.get("partitions", 0), found.get("first", 0)
+    if not _is_offset(partitions, least=0) or not _is_offset(first, least=0) or first > found["changelog"]:
+        return None
+    return CommitMetadata(
+        changelog_next_offset=found["changelog"],
+        watermark_ms=found["watermark"],
+        model=found["model"],
+        worker=found["worker"],
+        topic_id=texts[2],
+        partitions=partitions,
+        changelog_first_offset=first,
+    )
 
 
 def _is_offset(value: object, least: int) -> bool:

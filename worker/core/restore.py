@@ -8,6 +8,7 @@ brought up is wiped first; where that would lose data, nothing is touched and th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from worker.core.commit_metadata import CommitMetadata
 from worker.errors import StateTorn
@@ -49,7 +50,8 @@ class RestorePlan:
     """Read the changelog from `start` to `target`, then run from `input_next_offset`.
 
     `wipe`: why the local store must go first, "" where it is kept. `rows_input_end`: every restored row must have seen
-    input below this offset only; 0 where no row may be found at all.
+    input below this offset only; 0 where no row may be found at all. `changelog_first_offset`: of the last reset, for
+    the commits that follow.
     """
 
     start: int
@@ -58,10 +60,19 @@ class RestorePlan:
     watermark_ms: int
     wipe: str = ""
     rows_input_end: int = 0
+    changelog_first_offset: int = 0
 
     def row_is_torn(self, last_offset: int) -> bool:
         """Whether a restored row saw input that is not committed, which a whole transaction cannot give."""
         return torn_row(last_offset, self.rows_input_end)
+
+
+class HaltKind(Enum):
+    """What a person must know apart from the rest."""
+
+    TORN = "torn"
+    INPUT_CHANGED = "input_changed"
+    CHANGELOG_TOO_SHORT = "changelog_too_short"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,34 @@ class Halt:
 
     reason: str
     hint: str = RESET_HINT
+    kind: HaltKind = HaltKind.TORN
+
+
+@dataclass(frozen=True, slots=True)
+class InputTopic:
+    """The input topic as it is now; `topic_id` is "" where the broker does not tell it."""
+
+    topic_id: str
+    partitions: int
+
+    def is_of(self, commit: CommitMetadata | None) -> bool:
+        """Whether the commit was surely made to this topic as it is now."""
+        return (
+            commit is not None
+            and self.topic_id != ""
+            and (commit.topic_id, commit.partitions) == (self.topic_id, self.partitions)
+        )
+
+    def changed_since(self, commit: CommitMetadata) -> Halt | None:
+        """Whether it is another topic than the one that was committed to, whose streams lay elsewhere."""
+        if commit.partitions and commit.partitions != self.partitions:
+            return Halt(
+                f"the input had {commit.partitions} partitions and has {self.partitions}: streams moved between them",
+                kind=HaltKind.INPUT_CHANGED,
+            )
+        if commit.topic_id and self.topic_id and commit.topic_id != self.topic_id:
+            return Halt("the input topic was re-created: its offsets begin anew", kind=HaltKind.INPUT_CHANGED)
+        return None
 
 
 def plan_restore(
@@ -81,6 +120,7 @@ def plan_restore(
     start_at_end: bool,
     now_ms: int,
     tombstone_retention_ms: int,
+    input_topic: InputTopic | None = None,
 ) -> RestorePlan | Halt:
     """Decide for one partition. `disk` None: no store, or one that was never written. `start_at_end`: `input.start =
     "latest"`. Ask for `committed` with a stable read, and for `changelog` after it: an end taken before may be too low.
@@ -89,21 +129,29 @@ def plan_restore(
         return _without_commit(disk, changelog, input_log, start_at_end)
     if committed.metadata is None:
         return _foreign_commit(disk, committed, changelog, input_log)
-    target = committed.metadata.changelog_next_offset
+    if input_topic is not None and (changed := input_topic.changed_since(committed.metadata)) is not None:
+        return changed
+    target, first = committed.metadata.changelog_next_offset, committed.metadata.changelog_first_offset
     if target > changelog.high:
         return _too_short(changelog, target)
     if not input_log.low <= committed.next_offset <= input_log.high:
         return _outside_input(committed.next_offset, input_log)
-    if disk is not None and (disk.changelog_next_offset > target or disk.input_next_offset > committed.next_offset):
+    reset_since = disk is not None and disk.changelog_next_offset < first
+    if (
+        disk is not None
+        and not reset_since
+        and (disk.changelog_next_offset > target or disk.input_next_offset > committed.next_offset)
+    ):
         return Halt(
             f"the local state is ahead of the committed offset {committed.next_offset}: it holds input up to "
             f"{disk.input_next_offset}; somebody moved the offset back, or the broker lost commits"
         )
-    start, wipe = _disk_start(disk, now_ms, tombstone_retention_ms)
+    start, wipe = (0, "of before a reset") if reset_since else _disk_start(disk, now_ms, tombstone_retention_ms)
+    start = max(start, first)
     if start < target and changelog.low > start:
         return _beginning_gone(changelog, start)
     return RestorePlan(
-        start, target, committed.next_offset, committed.metadata.watermark_ms, wipe, committed.next_offset
+        start, target, committed.next_offset, committed.metadata.watermark_ms, wipe, committed.next_offset, first
     )
 
 
@@ -146,6 +194,7 @@ def _too_short(changelog: Log, target: int) -> Halt:
         f"the changelog ends at offset {changelog.high}, the committed state needs {target}: "
         "the broker lost data, or the topic was re-created",
         "restore the changelog topic, or " + RESET_HINT,
+        HaltKind.CHANGELOG_TOO_SHORT,
     )
 
 

@@ -19,9 +19,9 @@ from tests.group_member import (
     wait_until_assigned,
 )
 from worker.adapters.kafka_consumer import KafkaConsumer, parse_group_metadata
-from worker.adapters.kafka_errors import KafkaFailed, PositionOutOfRange
+from worker.adapters.kafka_errors import KafkaFailed
 from worker.adapters.kafka_producer import KafkaProducer
-from worker.errors import Retriable
+from worker.errors import PositionOutOfRange, Retriable
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -7,19 +7,22 @@ from confluent_kafka import KafkaError
 
 from worker.adapters.kafka_errors import (
     KafkaFailed,
-    PositionOutOfRange,
     translate,
     translate_consumed,
     translate_produced,
     translate_transactional,
 )
 from worker.errors import (
+    BrokerTooOld,
     ConfigError,
     Fenced,
+    NotAuthorized,
     OutcomeUnknown,
+    PositionOutOfRange,
     ProduceFailed,
     Retriable,
     TransactionAborted,
+    TransactionTimeoutRefused,
     WorkerError,
 )
 
@@ -44,8 +47,9 @@ def made(code: int, *, fatal: bool = False, retriable: bool = False, aborts: boo
         (made(KafkaError._TIMED_OUT), OutcomeUnknown),
         (made(KafkaError._STATE, fatal=True), OutcomeUnknown),
         (made(KafkaError._FATAL, fatal=True), OutcomeUnknown),
-        (made(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, fatal=True), ConfigError),
-        (made(KafkaError.INVALID_TRANSACTION_TIMEOUT, fatal=True), ConfigError),
+        (made(KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, fatal=True), NotAuthorized),
+        (made(KafkaError.INVALID_TRANSACTION_TIMEOUT, fatal=True), TransactionTimeoutRefused),
+        (made(KafkaError.UNSUPPORTED_VERSION, fatal=True), BrokerTooOld),
     ],
 )
 def test_transactional_calls(error: KafkaError, expected: type[WorkerError]) -> None:
@@ -61,7 +65,7 @@ def test_transactional_calls(error: KafkaError, expected: type[WorkerError]) -> 
         (KafkaError.UNSTABLE_OFFSET_COMMIT, Retriable),
         (KafkaError._TIMED_OUT, Retriable),
         (KafkaError.UNRELEASED_INSTANCE_ID, Fenced),
-        (KafkaError.GROUP_AUTHORIZATION_FAILED, ConfigError),
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, NotAuthorized),
         (KafkaError.UNKNOWN_TOPIC_OR_PART, ConfigError),
         (KafkaError.UNKNOWN, KafkaFailed),
     ],

@@ -100,7 +100,7 @@ def test_export_does_not_overwrite(cli: Cli, tmp_path: Path) -> None:
 def test_a_store_in_use_is_left_alone(cli: Cli, directory: Path) -> None:
     with StateDirectory.open(directory):
         ended = cli("state", "list")
-    assert ended.code == 2
+    assert ended.code == 7
     assert "is in use by process" in ended.err
 
 

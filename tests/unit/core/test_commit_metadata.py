@@ -19,6 +19,7 @@ written = st.builds(
     model=st.text("0123456789abcdef", min_size=8, max_size=8),
     worker=st.text(max_size=200),
     topic_id=st.text(st.characters(codec="ascii"), max_size=22),
+    partitions=st.integers(0, 10_000),
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=10),
@@ -30,6 +31,12 @@ json_values = st.recursive(
 @given(written)
 def test_what_was_written_is_read_back(metadata):
     assert parse_metadata(metadata.encode()) == metadata
+
+
+def test_a_reset_is_read_back_and_lies_within_the_changelog():
+    metadata = CommitMetadata(7, -1, "0123abcd", "reset", "id", 4, changelog_first_offset=7)
+    assert parse_metadata(metadata.encode()) == metadata
+    assert parse_metadata(json.dumps({**OURS, "first": 8})) is None
 
 
 @given(written)

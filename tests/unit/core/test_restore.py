@@ -12,6 +12,8 @@ from worker.core.restore import (
     Committed,
     Disk,
     Halt,
+    HaltKind,
+    InputTopic,
     Log,
     ProgressGroups,
     ProgressRecord,
@@ -311,3 +313,68 @@ def test_a_restore_that_reads_any_prefix_has_the_state_of_a_whole_number_of_comm
             position = found.progress.input_next_offset
     assert state == states[position]
     assert position == sum(key == PROGRESS_KEY for key, _ in log[:read])
+
+
+# ---- resets
+
+
+def after_a_reset(next_offset: int, changelog_next_offset: int, first: int) -> Committed:
+    metadata = CommitMetadata(changelog_next_offset, -1, "0123abcd", "pod-0", changelog_first_offset=first)
+    return Committed(next_offset, metadata)
+
+
+def test_rows_from_before_a_reset_are_never_read():
+    found = plan(committed=after_a_reset(10, 40, first=30), changelog=Log(0, 45))
+    assert found == RestorePlan(30, 40, 10, -1, rows_input_end=10, changelog_first_offset=30)
+
+
+def test_a_disk_from_before_a_reset_is_wiped_though_it_saw_more_input():
+    found = plan(disk=Disk(90, 29, NOW_MS), committed=after_a_reset(10, 40, first=30), changelog=Log(0, 45))
+    assert found == RestorePlan(30, 40, 10, -1, wipe="of before a reset", rows_input_end=10, changelog_first_offset=30)
+
+
+def test_a_disk_from_after_a_reset_is_kept_and_must_not_be_ahead():
+    arguments = {"committed": after_a_reset(10, 40, first=30), "changelog": Log(0, 45)}
+    kept = plan(disk=Disk(5, 35, NOW_MS), **arguments)
+    assert isinstance(kept, RestorePlan)
+    assert (kept.start, kept.wipe) == (35, "")
+    assert isinstance(plan(disk=Disk(11, 40, NOW_MS), **arguments), Halt)
+
+
+def test_a_changelog_that_lost_its_beginning_after_the_reset_halts():
+    assert isinstance(plan(committed=after_a_reset(10, 40, first=30), changelog=Log(31, 45)), Halt)
+
+
+# ---- another input than the one that was committed to
+
+
+@pytest.mark.parametrize(
+    ("committed_to", "now", "halts"),
+    [
+        (("a", 4), ("a", 4), False),
+        (("a", 4), ("b", 4), True),
+        (("a", 4), ("a", 6), True),
+        (("", 0), ("a", 4), False),
+        (("a", 4), ("", 4), False),
+    ],
+)
+def test_a_re_created_input_or_another_partition_count_halts_with_a_kind_of_its_own(committed_to, now, halts):
+    metadata = CommitMetadata(30, -1, "0123abcd", "pod-0", *committed_to)
+    found = plan(committed=Committed(50, metadata), changelog=Log(0, 45), input_topic=InputTopic(*now))
+    assert isinstance(found, Halt) == halts
+    assert not halts or found.kind is HaltKind.INPUT_CHANGED
+
+
+def test_a_commit_is_surely_of_a_topic_only_when_both_say_the_same_id():
+    commit = CommitMetadata(30, -1, "0123abcd", "pod-0", "a", 4)
+    assert InputTopic("a", 4).is_of(commit)
+    assert not InputTopic("b", 4).is_of(commit)
+    assert not InputTopic("a", 5).is_of(commit)
+    assert not InputTopic("", 4).is_of(CommitMetadata(30, -1, "0123abcd", "pod-0", "", 4))
+    assert not InputTopic("a", 4).is_of(None)
+
+
+def test_a_changelog_shorter_than_the_target_has_a_kind_of_its_own():
+    found = plan(committed=committed(50, 30), changelog=Log(0, 29))
+    assert isinstance(found, Halt)
+    assert found.kind is HaltKind.CHANGELOG_TOO_SHORT
