@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from typing import cast
 
@@ -28,6 +30,9 @@ DEFAULTS: dict[str, object] = {
 }
 
 FORCED: dict[str, object] = {"enable.idempotence": True, "acks": "all"}
+
+_ANSWER_GRACE_S = 1.0
+"""How much longer than its own timeout a client call may take before the client counts as stuck."""
 
 _QUEUE_FULL_POLL_S = 0.05
 """How long to wait for space in librdkafka's queue between two tries."""
@@ -231,12 +236,17 @@ class TransactionalKafkaProducer(_QueueingProducer):
     ) -> None:
         """Add the group's next offsets (partition → offset, metadata of at most 4,095 bytes) to the transaction.
 
-        `timeout` is no bound: against a broker that is down the call can take twice as long.
+        Raises OutcomeUnknown when the client did not return in time: the transaction is not committed, but only
+        `recycle` can end it.
         """
         positions = [
             TopicPartition(topic, partition, offset, metadata) for partition, (offset, metadata) in offsets.items()
         ]
-        self._call("sending offsets", lambda: self._producer.send_offsets_to_transaction(positions, group.raw, timeout))
+        producer = self._producer
+        self._call(
+            "sending offsets",
+            lambda: _within(timeout, lambda: producer.send_offsets_to_transaction(positions, group.raw, timeout)),
+        )
 
     def commit(self, timeout: float) -> None:
         """Commit. After Retriable only `commit` may be called again, or the producer be recycled."""
@@ -281,6 +291,8 @@ class TransactionalKafkaProducer(_QueueingProducer):
             raise self._classed(error.args[0], doing) from error
         except SystemError as error:
             raise self._fatal_error(error, doing) from error
+        except TimeoutError as error:
+            raise self._noted(OutcomeUnknown(f"{doing}: the client did not return in time")) from error
 
     def _classed(self, error: KafkaError, doing: str) -> WorkerError:
         return self._noted(translate_transactional(error, doing))
@@ -296,6 +308,27 @@ class TransactionalKafkaProducer(_QueueingProducer):
             return self._classed(reason, doing)
         self.suspect = True
         return OutcomeUnknown(f"{doing}: the client failed without a reason")
+
+
+def _within(timeout: float, call: Callable[[], object]) -> None:
+    """Run a client call that may ignore its own timeout; raises TimeoutError when it does.
+
+    librdkafka's send_offsets_to_transaction never returns when the group's coordinator goes away at the wrong moment
+    (librdkafka issues 5456 and 5511; seen with 2.16.0). The thread and the client are then left behind for good.
+    """
+    answer: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+        except (KafkaException, SystemError) as error:
+            answer.set_exception(error)
+        else:
+            answer.set_result(None)
+
+    # A daemon: the process must be able to end while the call hangs.
+    threading.Thread(target=run, name="bounded-call", daemon=True).start()
+    answer.result(timeout + _ANSWER_GRACE_S)
 
 
 def _hidden_reason(producer: Producer, error: SystemError) -> KafkaError | None:

@@ -11,7 +11,7 @@ from tests.group_member import deadline
 from worker.adapters.embedded_broker import EmbeddedBroker
 from worker.adapters.kafka_consumer import parse_group_metadata
 from worker.adapters.kafka_producer import KafkaProducer, TransactionalKafkaProducer
-from worker.errors import ProduceFailed, Retriable, TransactionAborted
+from worker.errors import OutcomeUnknown, ProduceFailed, Retriable, TransactionAborted
 
 ReadAll = Callable[[int, int], list[Message]]
 
@@ -166,3 +166,19 @@ def test_offsets_travel_with_the_transaction(transactional: TransactionalKafkaPr
     transactional.send_offsets(topic, {0: (7, '{"v":1}'), 1: (8, "")}, group, 10)
     transactional.commit(10)
     assert not transactional.suspect
+
+
+def test_sending_offsets_to_a_coordinator_that_is_gone_comes_back_in_time() -> None:
+    with EmbeddedBroker() as broker:
+        made = TransactionalKafkaProducer(
+            {"bootstrap.servers": broker.bootstrap_servers, "transactional.id": "left-alone", "log_level": 0}
+        )
+        made.init_transactions(10)
+        made.begin()
+        made.produce_many("alone", [0], [b"k"], [b"v"], [1])
+        made.flush(10)
+    group = parse_group_metadata(b"CGMDv2:\xff\xff\xff\xffalone\x00\x00\x01")
+    with pytest.raises((OutcomeUnknown, Retriable)):
+        made.send_offsets("alone", {0: (7, "")}, group, 1)
+    assert made.suspect
+    made.close()
