@@ -19,6 +19,7 @@ from worker.core.slots import StreamTable
 from worker.core.types import DeadLetter, RecordBatch
 from worker.delivery import BadRecordBreaker, Delivery
 from worker.errors import PositionOutOfRange, StateTorn, TransactionAborted
+from worker.held_back import HeldBackInput
 from worker.metrics import Metrics
 from worker.opening import OffsetBounds, Opener
 from worker.partitions import OwnedPartition, Ownership
@@ -96,6 +97,7 @@ class Worker:
         self._clock = clock
         self._hook = hook
         self._stages = Stages(clock, metrics)
+        self._held_back = HeldBackInput(metrics)
         self._dead_letters: list[DeadLetter] = []
         self._next_report = 0.0
         self._stopping = False
@@ -236,6 +238,7 @@ class Worker:
             {partition.index: partition.watermark_ms for partition in self._ownership},
             self._consumer.consumer_lag(),
         )
+        self._held_back.look(self._consumer.held_back(), now)
         self._metrics.streams(
             open_streams=self._table.open_streams(),
             in_memory=self._table.streams(),

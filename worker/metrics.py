@@ -65,6 +65,9 @@ class Metrics:
         self.consumer_lag = gauge(
             "consumer_lag_records", "Records between the position and the log's end.", "partition"
         )
+        self.input_held_back = gauge(
+            "input_held_back_records", "Records that wait for an open transaction of their producer.", "partition"
+        )
         self.watermark = gauge("event_time_watermark_seconds", "Highest event time seen.", "partition")
         self.streams_open = gauge("streams_open", "Streams in memory with an open sequence.")
         self.streams_in_memory = gauge("streams_in_memory", "Streams in memory.")
@@ -141,6 +144,12 @@ class Metrics:
                 self.watermark.labels(str(partition)).set(watermark / 1000)
         for partition, lag in lags.items():
             self.consumer_lag.labels(str(partition)).set(lag)
+
+    def held_back(self, records: Mapping[int, int]) -> None:
+        """Input records behind an open transaction by partition; only those that have some."""
+        self.input_held_back.clear()
+        for partition, count in records.items():
+            self.input_held_back.labels(str(partition)).set(count)
 
     def restoring(self, remaining: Mapping[int, int]) -> None:
         """Changelog offsets left by partition; only those that restore."""

@@ -93,6 +93,9 @@ class Consumer(Protocol):
     def consumer_lag(self) -> dict[int, int]:
         """Records between the position and the log's end, per partition, as far as known without asking."""
 
+    def held_back(self) -> dict[int, tuple[int, int]]:
+        """Partition → last stable offset and records behind it, where a transaction is open; without asking."""
+
     def close(self) -> None:
         """Leave the group (static members stay) and run the revoke callback."""
 

@@ -45,6 +45,8 @@ STEP_SECONDS = 0.2
 STABLE_SECONDS_MAX = 1.0
 """How long to wait for a stable committed offset in one turn; an open transaction of the former owner delays it."""
 LOG_SECONDS = 5.0
+STILL_SECONDS = 3.0
+"""Without a step forward for so long something holds a restore back; the next log line says so."""
 _HALTS = {
     HaltKind.TORN: StateTorn,
     HaltKind.INPUT_CHANGED: InputChanged,
@@ -66,6 +68,16 @@ class _Restore:
     partition: OwnedPartition
     plan: RestorePlan
     progress: RestoreProgress
+    logged: float
+    moved: float
+    """When its position last changed."""
+
+
+@dataclass(slots=True)
+class _Asking:
+    """Since when a partition waits for a stable answer, and when that was logged."""
+
+    since: float
     logged: float
 
 
@@ -101,6 +113,7 @@ class ChangelogOpener:
         self._waiting: list[OwnedPartition] = []
         self._restoring: dict[int, _Restore] = {}
         self._set_aside: set[int] = set()
+        self._asking: dict[int, _Asking] = {}
 
     def begin(self, partitions: Sequence[OwnedPartition]) -> None:
         """Raises InputChanged for partitions that the input did not have when the worker started."""
@@ -117,6 +130,7 @@ class ChangelogOpener:
             self._waiting.remove(partition)
         self._stop_reading(partition.index)
         self._set_aside.discard(partition.index)
+        self._asking.pop(partition.index, None)
 
     def progress(self) -> list[OwnedPartition]:
         """Raises StateTorn where disk, offsets and changelog disagree, StateFromAnotherModel, UserErrors of Kafka."""
@@ -126,13 +140,20 @@ class ChangelogOpener:
                 self._waiting.remove(partition)
         deadline = self._clock.monotonic() + STEP_SECONDS
         while self._restoring and self._clock.monotonic() < deadline:
-            for index, batch in self._reader.read(STEP_SECONDS / 4).items():
+            for index, batch in self._read().items():
                 if index in self._restoring:
                     self._applied(self._restoring[index], batch)
             ready.extend(self._finished())
         ready.extend(self._finished())
         self._report()
         return ready
+
+    def _read(self) -> dict[int, ChangelogBatch]:
+        try:
+            return self._reader.read(STEP_SECONDS / 4)
+        except Retriable as error:
+            log.info("restoring goes on after: %s", error)
+            return {}
 
     def _stop_reading(self, index: int) -> None:
         restore = self._restoring.pop(index, None)
@@ -143,15 +164,19 @@ class ChangelogOpener:
     # ---- one partition
 
     def _begun(self, partition: OwnedPartition) -> bool:
-        """Plan and start to read; False while the committed offset is not stable yet."""
+        """Plan and start to read; False while the brokers do not give a stable answer."""
+        index = partition.index
         try:
-            found = self._consumer.committed_with_metadata([partition.index], STABLE_SECONDS_MAX)[partition.index]
+            found = self._consumer.committed_with_metadata([index], STABLE_SECONDS_MAX)[index]
+            # After the committed offset: an end taken before may be too low for it.
+            logs = Log(*self._changelog_bounds(index)), Log(*self._input_bounds(index))
         except Retriable as error:
-            log.info("partition %d waits for a stable committed offset: %s", partition.index, error)
+            self._report_waiting(index, error)
             return False
+        self._asking.pop(index, None)
         committed = None if found is None else Committed(found[0], parse_metadata(found[1]))
         store = self._opened(partition, committed)
-        plan = self._planned(partition.index, committed, store)
+        plan = self._planned(index, committed, store, *logs)
         if plan.wipe:
             log.warning("partition %d: the local store is %s, restoring from nothing", partition.index, plan.wipe)
             self._metrics.store_wiped(plan.wipe)
@@ -162,10 +187,10 @@ class ChangelogOpener:
         partition.machine.apply(PartitionEvent.STORE_OPENED)
         now = self._clock.monotonic()
         self._restoring[partition.index] = _Restore(
-            partition, plan, RestoreProgress(plan.start, plan.target, plan.start, now), now
+            partition, plan, RestoreProgress(plan.start, plan.target, plan.start, now), now, now
         )
         if plan.start < plan.target:
-            self._reader.begin(partition.index, max(plan.start, self._changelog_bounds(partition.index)[0]))
+            self._reader.begin(partition.index, max(plan.start, logs[0].low))
         return True
 
     def _opened(self, partition: OwnedPartition, committed: Committed | None) -> Store:
@@ -202,7 +227,9 @@ class ChangelogOpener:
         self._put_aside(partition, error)
         self._waiting.append(partition)
 
-    def _planned(self, index: int, committed: Committed | None, store: Store) -> RestorePlan:
+    def _planned(
+        self, index: int, committed: Committed | None, store: Store, changelog: Log, input_log: Log
+    ) -> RestorePlan:
         position = store.position
         disk = None
         if position is not None:
@@ -210,8 +237,8 @@ class ChangelogOpener:
         plan = plan_restore(
             disk=disk,
             committed=committed,
-            changelog=Log(*self._changelog_bounds(index)),
-            input_log=Log(*self._input_bounds(index)),
+            changelog=changelog,
+            input_log=input_log,
             start_at_end=self._start == "latest",
             now_ms=self._clock.now_ms(),
             tombstone_retention_ms=self._tombstone_retention_ms,
@@ -241,6 +268,8 @@ class ChangelogOpener:
         restore.partition.store.write(
             rows, StorePosition(held.input_next_offset if held else 0, position, plan.watermark_ms)
         )
+        if position != restore.progress.position:
+            restore.moved = self._clock.monotonic()
         restore.progress.position = position
         restore.partition.machine.apply(PartitionEvent.RESTORE_PROGRESSED)
         self._metrics.restored(len(rows))
@@ -284,16 +313,36 @@ class ChangelogOpener:
         seconds = self._clock.monotonic() - restore.progress.began
         log.info("partition %d restored to changelog offset %d in %.1f s", partition.index, plan.target, seconds)
 
+    def _report_waiting(self, index: int, error: Retriable) -> None:
+        now = self._clock.monotonic()
+        asking = self._asking.setdefault(index, _Asking(now, now))
+        if now - asking.logged >= LOG_SECONDS:
+            asking.logged = now
+            log.warning(
+                "partition %d has waited %.0f s for a stable committed offset, which an open transaction of its former "
+                "owner or a broker delays: %s",
+                index,
+                now - asking.since,
+                error,
+            )
+
     def _report(self) -> None:
         now = self._clock.monotonic()
         self._metrics.restoring({index: each.progress.remaining for index, each in self._restoring.items()})
         for index, restore in self._restoring.items():
-            if now - restore.logged >= LOG_SECONDS:
-                restore.logged = now
-                left = restore.progress.seconds_left(now)
-                log.info(
-                    "partition %d restores: %d changelog offsets left, %s",
+            if now - restore.logged < LOG_SECONDS:
+                continue
+            progress = restore.progress
+            if now - restore.moved >= STILL_SECONDS:
+                log.warning(
+                    "partition %d restores: nothing is stable from changelog offset %d on, %d offsets before the "
+                    "target; another producer's transaction is open, or the broker does not answer",
                     index,
-                    restore.progress.remaining,
-                    "no estimate yet" if left is None else f"about {left:.0f} s",
+                    progress.position,
+                    progress.remaining,
                 )
+            else:
+                left = progress.seconds_left(now)
+                estimate = "no estimate yet" if left is None else f"about {left:.0f} s"
+                log.info("partition %d restores: %d changelog offsets left, %s", index, progress.remaining, estimate)
+            restore.logged = now

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
+import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from tests.faults.exactly_once import OPEN_STEPS, PARTITIONS, Trial
 from tests.kafka_fixtures import started
+from tests.oracle import Given, Oracle
 from tools.kafka.cluster import LocalKafka
 
 SOAK = bool(os.environ.get("LSTM_WORKER_SOAK"))
@@ -28,10 +33,12 @@ OPEN_SHARE_MIN = 0.3
 """Of the kills that must hit an open transaction for the run to say something."""
 RATE = 150.0
 """Records a second of the stream."""
-SECONDS_OF_A_KILL = 20.0
+SECONDS_OF_A_KILL = 10.0
 """For which there is input: until the killed node is back and in sync."""
 STABLE_SECONDS_MAX = 60.0
 QUIET_SECONDS_MAX = 90.0
+FOREIGN_TIMEOUT_MS = 30_000 if SOAK else 600_000
+"""Of the foreign producer's transaction: the soak waits for it, else it is aborted when the worker has named it."""
 ROLES = ("input", "output", "changelog", "__consumer_offsets", "__transaction_state")
 """Whose leader is killed, in turn."""
 
@@ -122,3 +129,77 @@ def test_leaders_killed_under_load_leave_no_open_transaction_and_lose_nothing(br
     say(capsys, f"  {dict(Counter(roles))}, last stable offset = high watermark after each")
     say(capsys, f"  {found.expected} outputs checked, 0 lost, 0 doubled, 0 wrong (seed {SEED})")
     assert hit.total() >= OPEN_SHARE_MIN * KILLS, f"says nothing: only {hit.total()} of {KILLS} kills hit a transaction"
+
+
+FOREIGN_INPUT, FOREIGN_CHANGELOG = 0, 1
+"""Partitions in which another producer leaves a transaction open."""
+
+
+def open_foreign_transaction(bootstrap: str, records: dict[str, int]) -> Producer:
+    """One record for each topic's partition, delivered and neither committed nor aborted."""
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "transactional.id": f"foreign-{uuid.uuid4()}",
+            "transaction.timeout.ms": FOREIGN_TIMEOUT_MS,
+            "log_level": 0,
+        }
+    )
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    for topic, partition in records.items():
+        producer.produce(topic, b"foreign", b"foreign", partition)
+    assert producer.flush(30) == 0
+    return producer
+
+
+def with_offsets_behind(given: list[Given], partition: int, first: int, second: int) -> list[Given]:
+    """The input as it lies in its topic: a foreign record comes before record `first`, its marker before `second`."""
+    shifts = [(number >= first) + (number >= second) for number in range(len(given))]
+    return [
+        replace(record, offset=record.offset + shift) if record.partition == partition else record
+        for record, shift in zip(given, shifts, strict=True)
+    ]
+
+
+def wait_until(trial: Trial, condition: Callable[[], bool], what: str) -> None:
+    deadline = trial.clock.monotonic() + QUIET_SECONDS_MAX
+    while not condition():
+        trial.read()
+        assert trial.clock.monotonic() < deadline, f"{what}\n{trial.workers['w0'].log()[-5000:]}"
+
+
+def test_a_foreign_transaction_left_open_is_waited_for_and_named(kafka, tmp_path: Path, capsys):
+    trial = Trial(kafka.bootstrap_servers, tmp_path, SEED, records=600)
+    trial.given = with_offsets_behind(trial.given, FOREIGN_INPUT, 200, 400)
+    trial.oracle = Oracle().feed(trial.given)
+
+    def readable(records: int, *, held_back: bool) -> int:
+        """How many outputs a reader can see of the first records."""
+        seen = [record for number, record in enumerate(trial.given[:records]) if number < 200 or not held_back]
+        others = [record for record in trial.given[200:records] if held_back and record.partition != FOREIGN_INPUT]
+        return len(Oracle().feed(seen + others).outputs)
+
+    worker = trial.start("w0")
+    trial.produce(200)
+    wait_until(trial, lambda: trial.read() == readable(200, held_back=False), "the first records")
+    topics = {f"{trial.name}-in": FOREIGN_INPUT, f"{trial.name}-changelog": FOREIGN_CHANGELOG}
+    foreign = open_foreign_transaction(kafka.bootstrap_servers, topics)
+    trial.produce(200)
+    wait_until(trial, lambda: trial.read() == readable(400, held_back=True), "the other partitions go on")
+    behind = sum(record.partition == FOREIGN_INPUT for record in trial.given[200:400])
+    said = f"partition {FOREIGN_INPUT}: {behind + 1} records"
+    wait_until(trial, lambda: said in worker.log(), "the worker says what its input waits for")
+    assert trial.end("w0") == 0, worker.log()
+    shutil.rmtree(tmp_path / "state-w0" / f"{trial.name}-in" / str(FOREIGN_CHANGELOG))
+    worker = trial.start("w0")
+    said = f"partition {FOREIGN_CHANGELOG} restores: nothing is stable from changelog offset"
+    wait_until(trial, lambda: said in worker.log(), "the worker says what its restore waits for")
+    if not SOAK:
+        foreign.abort_transaction(30)
+    wait_until(trial, lambda: trial.read() == readable(400, held_back=False), "the held back records")
+    trial.produce()
+    trial.drain(QUIET_SECONDS_MAX)
+    assert trial.stop() == {"w0": 0}, worker.log()
+    found = trial.check()
+    say(capsys, f"a foreign transaction on input and changelog: waited for and named, {found.expected} outputs checked")

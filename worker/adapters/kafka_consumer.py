@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from worker.adapters.kafka_errors import KafkaFailed, translate, translate_consumed
 from worker.core.types import Headers, RecordBatch
-from worker.errors import Fenced, PositionOutOfRange, WorkerError
+from worker.errors import Fenced, PositionOutOfRange, Retriable, WorkerError
 from worker.ports import RebalanceListener
 
 DEFAULTS: dict[str, object] = {
@@ -171,14 +171,32 @@ class KafkaConsumer:
         From librdkafka's own statistics, at most `statistics.interval.ms` old and without asking the broker;
         partitions whose end is not known yet are left out.
         """
-        topic = json.loads(self._statistics).get("topics", {}).get(self.topic, {})
-        lags = {}
-        for number, entry in topic.get("partitions", {}).items():
+        return {
             # Not its `consumer_lag`: that one counts from commits, and transactional commits pass it by.
-            start = self._started.get(int(number))
-            if start is not None and entry["ls_offset"] >= 0:
-                lags[int(number)] = max(0, entry["ls_offset"] - max(entry["app_offset"], start))
-        return lags
+            partition: max(0, entry["ls_offset"] - max(entry["app_offset"], self._started[partition]))
+            for partition, entry in self._partition_statistics().items()
+        }
+
+    def held_back(self) -> dict[int, tuple[int, int]]:
+        """Partition → last stable offset and records behind it, where a producer's transaction is open.
+
+        From the same statistics as `consumer_lag`; a marker counts as a record.
+        """
+        return {
+            partition: (entry["ls_offset"], entry["hi_offset"] - entry["ls_offset"])
+            for partition, entry in self._partition_statistics().items()
+            if entry["hi_offset"] > entry["ls_offset"]
+        }
+
+    def _partition_statistics(self) -> dict[int, dict[str, int]]:
+        """Of the partitions that are being fetched and whose end is known."""
+        topic = json.loads(self._statistics).get("topics", {}).get(self.topic, {})
+        entries = {int(number): entry for number, entry in topic.get("partitions", {}).items()}
+        return {
+            partition: entry
+            for partition, entry in entries.items()
+            if partition in self._started and entry["ls_offset"] >= 0
+        }
 
     def close(self) -> None:
         """Revoke everything (lost, when fenced) while still a member, then leave; static members stay. Idempotent."""
@@ -223,6 +241,10 @@ class KafkaConsumer:
                 self.error_counts[error.name()] += 1
             else:
                 translated = translate_consumed(error, self.topic, message.partition(), message.offset())
+                if isinstance(translated, Retriable):
+                    # The client tries again by itself, e.g. after a leader moved.
+                    self.error_counts[error.name()] += 1
+                    continue
                 self._fenced = self._fenced or isinstance(translated, Fenced)
                 self._pending_errors.append(translated)
         return records
