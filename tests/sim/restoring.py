@@ -14,7 +14,7 @@ from worker.core.restore import Committed, Disk, Halt, Log, RestorePlan, Restore
 from worker.errors import StateTorn
 
 RESTORE_OFFSETS_MAX = 6
-TOMBSTONE_RETENTION = 400
+TOMBSTONE_RETENTION = 320
 
 
 class RestoringWorker:
@@ -90,11 +90,14 @@ class RestoringWorker:
             disk.write({str(e.key): e.value for e in entries}, Position(held, position), self.kafka.now)
             progress.position = position
             self.partition_event(partition, PartitionEvent.RESTORE_PROGRESSED)
-        if progress.done:
+        if self.restore_target_reached(partition):
             position_ = Position(plan.input_next_offset, plan.target)
             disk.write({}, position_, self.kafka.now)
             partition.begin_at(position_)
             self.partition_event(partition, PartitionEvent.RESTORE_COMPLETED)
+
+    def restore_target_reached(self, partition: Owned) -> bool:
+        return partition.progress is not None and partition.progress.done
 
     def changelog(self, index: int, start: int, end: int) -> tuple[list[Entry], int]:
         """Committed rows and the offset up to which there are no more."""

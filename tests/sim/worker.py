@@ -28,7 +28,7 @@ from worker.errors import Fenced, OutcomeUnknown, Retriable, StateTorn, Transact
 
 COMMIT_ATTEMPTS = 2
 COMMIT_INTERVAL = 40
-COMMIT_RECORDS = 7
+COMMIT_RECORDS = 5
 FETCHED_MAX = 2
 FETCHED_RECORDS_MAX = 3
 FETCH_TURNS = (0, 0, 0, 1, 8)
@@ -82,7 +82,7 @@ class SimulatedWorker(RestoringWorker):
         self.fetched: list[Fetched] = []
         self.in_callback = False
         self.stopping = False
-        self.assignments_at_begin: dict[int, int] = {}
+        self.assignments_processed: dict[int, int] = {}
 
     def life(self) -> Steps[None]:
         """One process, until it is killed, stopped or fenced. Raises StateTorn where it must halt."""
@@ -183,8 +183,11 @@ class SimulatedWorker(RestoringWorker):
             self.batch.partitions.pop(partition.index, None)
 
     def forget_processed(self, partition: Owned) -> None:
+        """A transaction that is open goes on holding its records."""
         if partition in self.processed:
             self.processed.remove(partition)
+        if self.transaction.state is TransactionState.IDLE:
+            self.assignments_processed.pop(partition.index, None)
 
     # ---- processing
 
@@ -222,6 +225,7 @@ class SimulatedWorker(RestoringWorker):
         outputs = partition.process(records)
         if partition not in self.processed:
             self.processed.append(partition)
+            self.assignments_processed.setdefault(partition.index, partition.machine.assignment_id)
         self.policy.processed(self.kafka.now, len(records))
         try:
             if outputs:
@@ -242,7 +246,6 @@ class SimulatedWorker(RestoringWorker):
             yield from self.replace_producer()
         self.producer.begin()
         self.event(TransactionEvent.BEGUN)
-        self.assignments_at_begin = {index: each.machine.assignment_id for index, each in self.owned.items()}
 
     def replace_producer(self) -> Steps[None]:
         try:
@@ -275,24 +278,27 @@ class SimulatedWorker(RestoringWorker):
                 partition.changelog_next_offset = offset + 1
             self.event(TransactionEvent.PRODUCED)
         group = parse_group_metadata(self.group_metadata())
-        owned = {index: partition.machine.assignment_id for index, partition in self.owned.items()}
-        refusal = self.refusal(group, {partition.index: owned.get(partition.index, 0) for partition in changed})
+        refusal = self.refusal(group, {index: each.machine.assignment_id for index, each in self.owned.items()})
         if refusal:
+            self.counts["refused here: changed hands" if group.can_fence else "refused here: cannot fence"] += 1
             raise TransactionAborted(refusal)
         batch = Batch(
             {partition.index: partition for partition in changed},
             {partition.index: (partition.next_offset, self.metadata(partition)) for partition in changed},
             {partition.index: partition.changes() for partition in changed},
         )
-        yield from self.producer.send_offsets(batch.targets, group.generation, group.member_id)
+        yield from self.send_offsets(batch.targets, group)
         self.event(TransactionEvent.OFFSETS_SENT)
         self.batch = batch
+
+    def send_offsets(self, targets: dict[int, tuple[int, str]], group: GroupMetadata) -> Steps[None]:
+        yield from self.producer.send_offsets(targets, group.generation, group.member_id)
 
     def group_metadata(self) -> bytes:
         return self.member.group_metadata()
 
     def refusal(self, group: GroupMetadata, assignments_now: dict[int, int]) -> str:
-        return refuse_to_send_offsets(group, self.assignments_at_begin, assignments_now)
+        return refuse_to_send_offsets(group, self.assignments_processed, assignments_now)
 
     def metadata(self, partition: Owned) -> str:
         return CommitMetadata(partition.changelog_next_offset, self.kafka.now, MODEL, self.name).encode()
@@ -333,7 +339,12 @@ class SimulatedWorker(RestoringWorker):
             self.write(partition, batch.changes[index])
             partition.committed()
             yield
+        self.all_processed()
+
+    def all_processed(self) -> None:
+        """Committed or rolled back."""
         self.processed.clear()
+        self.assignments_processed.clear()
         self.policy.did_commit(self.kafka.now)
 
     def write(self, partition: Owned, changes: Rows) -> None:
@@ -367,8 +378,7 @@ class SimulatedWorker(RestoringWorker):
         for partition in partitions:
             self.counts[f"partition: {partition.machine.state.name} POSITION_RESET"] += 1
             partition.roll_back()
-        self.processed.clear()
-        self.policy.did_commit(self.kafka.now)
+        self.all_processed()
 
     def lose_outcome(self) -> None:
         """Without a commit under way nothing is in doubt but the producer."""

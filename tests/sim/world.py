@@ -21,12 +21,15 @@ RECORDS = (25, 45)
 FAULT_STEPS = 900
 DRAIN_STEPS_MAX = 6000
 TRANSACTION_TIMEOUT = 250
+SESSION_TIMEOUT = 30
 LONG_ABSENCE = TOMBSTONE_RETENTION * 2
 FREEZE = (60, 320)
-"""Least and most steps of a frozen process: below and above the transaction timeout."""
+"""Least and most steps of a frozen process: beyond the session timeout, below and above the transaction timeout."""
+KEY_RECORDS = 10
+"""After so many records of a partition the oldest of its keys makes room for a new one."""
 RECORD_KINDS = ("sample", "sample", "sample", "sample", "end", "skip")
 ARRIVAL = 0.12
-MARKER = 0.30
+MARKER = 0.15
 READ = 0.2
 ZOMBIE_STEP = 0.25
 FAULTS = {
@@ -39,10 +42,10 @@ FAULTS = {
     "heartbeat": 0.02,
     "transaction timed out": 0.004,
     "delayed request arrives": 0.02,
-    "compaction": 0.01,
+    "compaction": 0.05,
     "disk lost": 0.001,
-    "disk copied": 0.003,
-    "disk put back": 0.001,
+    "disk copied": 0.002,
+    "disk put back": 0.002,
     "disk damaged": 0.002,
     "long absence": 0.001,
 }
@@ -75,6 +78,7 @@ class World:
         self.workers = {name: self._worker(name) for name in WORKERS}
         self._lives: dict[SimulatedWorker, Generator[None, None, None]] = {}
         self._back_at: Counter[SimulatedWorker] = Counter()
+        self._silent: dict[str, int] = {}
         self._copies: dict[str, list[SimulatedDisk]] = {}
 
     def run(self) -> World:
@@ -114,10 +118,15 @@ class World:
         return self._worker_class(name, self.kafka, self.random, self._weather, self.counts)
 
     def _records(self) -> list[Record]:
-        keys = [f"k{number}" for number in range(self.random.randint(1, 3))]
+        """Keys come and go: a row that should be gone is not overwritten by later ones."""
+        side_by_side = self.random.randint(1, 5)
         return [
-            Record(self.random.choice(RECORD_KINDS), self.random.choice(keys), self.random.randrange(1000))
-            for _ in range(self.kafka.input_low + self.random.randint(*RECORDS))
+            Record(
+                self.random.choice(RECORD_KINDS),
+                f"k{number // KEY_RECORDS + self.random.randrange(side_by_side)}",
+                self.random.randrange(1000),
+            )
+            for number in range(self.kafka.input_low + self.random.randint(*RECORDS))
         ]
 
     def _arrive(self, *, initially: bool = False, everything: bool = False) -> None:
@@ -131,6 +140,9 @@ class World:
         self.kafka.now += 1
         for name in WORKERS:
             self.kafka.time_out(f"id-{name}", TRANSACTION_TIMEOUT)
+        for member_id in [member_id for member_id, due in self._silent.items() if due <= self.kafka.now]:
+            del self._silent[member_id]
+            self._expel(member_id)
         if self.random.random() < READ:
             self._read()
 
@@ -163,11 +175,10 @@ class World:
             self.illegal.append(str(error))
 
     def _end(self, worker: SimulatedWorker, pause: int) -> None:
-        """The process is gone; its membership often outlives it."""
+        """The process is gone; its membership outlives it."""
         self._lives.pop(worker).close()
         self._back_at[worker] = self.kafka.now + pause
-        if self.random.random() < 0.5:
-            self.kafka.group.remove(worker.member.member_id)
+        self._silent[worker.member.member_id] = self.kafka.now + SESSION_TIMEOUT
 
     # ---- faults
 
@@ -194,9 +205,11 @@ class World:
 
     def _freeze(self, worker: SimulatedWorker) -> bool:
         """Expelled from the group meanwhile; afterwards it goes on where it was, and does not know."""
+        if worker not in self._lives or self._back_at[worker] > self.kafka.now:
+            return False
         self._back_at[worker] = self.kafka.now + self.random.randint(*FREEZE)
-        self._expel(worker.member.member_id)
-        return worker in self._lives
+        self._silent[worker.member.member_id] = self.kafka.now + SESSION_TIMEOUT
+        return True
 
     def _second_process(self, worker: SimulatedWorker) -> bool:
         """Another process of the same name begins elsewhere, on an empty disk; this one does not know."""
