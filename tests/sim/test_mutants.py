@@ -1,4 +1,4 @@
-"""The oracles are worth something: each worker that gets one decision wrong is caught within a bounded number of worlds.
+"""The oracles are worth something: a worker that gets one decision wrong is caught within a bounded number of worlds.
 
 The same worlds are played by the worker as it is and find nothing.
 """

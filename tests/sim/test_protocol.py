@@ -57,7 +57,7 @@ def silence(counts: Counter[str], faults: Counter[str], hits: Counter[str]) -> l
     return found + [f"never happened: {name}" for name in (*rare, "recovered: not committed") if not counts[name]]
 
 
-def test_every_sample_counts_exactly_once_in_random_worlds(capsys):
+def test_every_sample_counts_exactly_once_in_random_worlds(capsys: pytest.CaptureFixture[str]) -> None:
     counts: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     hits: Counter[str] = Counter()
@@ -83,7 +83,7 @@ def test_every_sample_counts_exactly_once_in_random_worlds(capsys):
     assert not (reasons := silence(counts, faults, hits)), "says nothing: " + "; ".join(reasons)
 
 
-def test_a_world_is_decided_by_its_seed():
+def test_a_world_is_decided_by_its_seed() -> None:
     first, second = World(SEED).run(), World(SEED).run()
     assert first.counts == second.counts
     assert first.reader == second.reader
