@@ -169,14 +169,14 @@ class ChangelogOpener:
         try:
             found = self._consumer.committed_with_metadata([index], STABLE_SECONDS_MAX)[index]
             # After the committed offset: an end taken before may be too low for it.
-            logs = Log(*self._changelog_bounds(index)), Log(*self._input_bounds(index))
+            changelog, input_log = Log(*self._changelog_bounds(index)), Log(*self._input_bounds(index))
         except Retriable as error:
             self._report_waiting(index, error)
             return False
         self._asking.pop(index, None)
         committed = None if found is None else Committed(found[0], parse_metadata(found[1]))
         store = self._opened(partition, committed)
-        plan = self._planned(index, committed, store, *logs)
+        plan = self._planned(index, committed, store, changelog, input_log)
         if plan.wipe:
             log.warning("partition %d: the local store is %s, restoring from nothing", partition.index, plan.wipe)
             self._metrics.store_wiped(plan.wipe)
@@ -190,7 +190,7 @@ class ChangelogOpener:
             partition, plan, RestoreProgress(plan.start, plan.target, plan.start, now), now, now
         )
         if plan.start < plan.target:
-            self._reader.begin(partition.index, max(plan.start, logs[0].low))
+            self._reader.begin(partition.index, max(plan.start, changelog.low))
         return True
 
     def _opened(self, partition: OwnedPartition, committed: Committed | None) -> Store:

@@ -17,6 +17,8 @@ CleanupPolicy = Literal["delete", "compact"]
 
 _BROKER_DEFAULT = -1
 _FUTURE_MARGIN_S = 5.0
+_MISSING = {KafkaError._NOENT, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION}
+"""Also said of a partition whose leader is being elected."""
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -191,18 +193,36 @@ class KafkaAdmin:
         asked = {TopicPartition(topic, partition): spec for partition in partitions}
         answers = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=self._timeout)
         return {
-            asked_for.partition: self._result(answer, f"reading offsets of {topic}[{asked_for.partition}]").offset
+            asked_for.partition: self._offset(answer, topic, asked_for.partition)
             for asked_for, answer in answers.items()
         }
+
+    def _offset(self, future: Future[Any], topic: str, partition: int) -> int:
+        doing = f"reading offsets of {topic}[{partition}]"
+        try:
+            return int(future.result(self._timeout + _FUTURE_MARGIN_S).offset)
+        except KafkaException as error:
+            # After a leader moved the client asks the former one, for ever, until it asks for the cluster's state.
+            count = self.partition_count(topic)
+            exists = count is not None and partition < count
+            if error.args[0].code() in _MISSING and exists:
+                raise Retriable(f"{doing}: no leader at the moment") from error
+            if error.args[0].code() == KafkaError._NOENT:
+                raise _topic_missing(doing) from error
+            raise translate(error.args[0], doing) from error
 
     def _result(self, future: Future[Any], doing: str) -> Any:
         try:
             return future.result(self._timeout + _FUTURE_MARGIN_S)
         except KafkaException as error:
             if error.args[0].code() == KafkaError._NOENT:
-                raise ConfigError(f"{doing}: topic or partition missing", "run `lstm-worker topics`") from error
+                raise _topic_missing(doing) from error
             raise translate(error.args[0], doing) from error
 
     def _note_error(self, error: KafkaError) -> None:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._last_error = error.str()
+
+
+def _topic_missing(doing: str) -> ConfigError:
+    return ConfigError(f"{doing}: topic or partition missing", "run `lstm-worker topics`")
