@@ -40,13 +40,16 @@ class Reply(Enum):
 
 @dataclass(slots=True)
 class Entry:
-    """A record; `committed` is None until its transaction's marker is written."""
+    """A record; `committed` is None until its transaction's marker is written.
+
+    `delete_horizon`: a tombstone's end, known since the compaction that removed the rows before it.
+    """
 
     offset: int
     key: object
     value: Any
-    timestamp: int
     committed: bool | None = None
+    delete_horizon: int | None = None
 
 
 class PartitionLog:
@@ -64,8 +67,8 @@ class PartitionLog:
     def last_stable_offset(self) -> int:
         return min((entries[0].offset for entries in self._open.values()), default=len(self.entries))
 
-    def append(self, producer_id: int, key: object, value: Any, now: int) -> int:
-        entry = Entry(len(self.entries), key, value, now)
+    def append(self, producer_id: int, key: object, value: Any) -> int:
+        entry = Entry(len(self.entries), key, value)
         self.entries.append(entry)
         self._open.setdefault(producer_id, []).append(entry)
         return entry.offset
@@ -82,7 +85,10 @@ class PartitionLog:
         return [e for e in self.entries[start:stop] if e is not None and (e.committed or not committed_only)]
 
     def compact(self, now: int, tombstone_retention: int) -> int:
-        """Keep the last committed record of each key and tombstones that are young; returns how many were removed."""
+        """Keep the last committed record of each key, a tombstone for the retention after its first compaction.
+
+        So whoever has read a row can still read its tombstone for that long. Returns how many were removed.
+        """
         last: dict[object, int] = {}
         for entry in self.entries[: self.last_stable_offset]:
             if entry is not None and entry.committed:
@@ -92,10 +98,12 @@ class PartitionLog:
             entry = self.entries[offset]
             if entry is None:
                 continue
-            old_tombstone = entry.value is None and now - entry.timestamp > tombstone_retention
-            if not entry.committed or last[entry.key] != offset or old_tombstone:
+            expired = entry.delete_horizon is not None and now > entry.delete_horizon
+            if not entry.committed or last[entry.key] != offset or expired:
                 self.entries[offset] = None
                 removed += 1
+            elif entry.value is None and entry.delete_horizon is None:
+                entry.delete_horizon = now + tombstone_retention
         return removed
 
 
@@ -166,9 +174,10 @@ class Group:
 class Kafka:
     """One cluster with the input, output and changelog of one worker group."""
 
-    def __init__(self, partitions: int, random: Random) -> None:
+    def __init__(self, partitions: int, random: Random, tombstone_retention: int = 200) -> None:
         self.partitions = partitions
         self.now = 0
+        self.tombstone_retention = tombstone_retention
         self.input: list[list[Any]] = [[] for _ in range(partitions)]
         self.input_low = 0
         self.logs = {(topic, i): PartitionLog() for topic in ("output", "changelog") for i in range(partitions)}
@@ -181,6 +190,10 @@ class Kafka:
         self._not_owned: dict[int, list[str]] = {}
         self._ids: dict[str, Transactional] = {}
         self._random = random
+
+    def compact(self, index: int) -> int:
+        """A partition of the changelog; returns how many records were removed."""
+        return self.logs["changelog", index].compact(self.now, self.tombstone_retention)
 
     # ---- the transaction coordinator
 
@@ -204,7 +217,7 @@ class Kafka:
         return Reply.OK
 
     def produce(self, name: str, epoch: int, partition: TopicPartition, key: object, value: Any) -> int:
-        return self.logs[partition].append(self._verified(name, epoch, partition).producer_id, key, value, self.now)
+        return self.logs[partition].append(self._verified(name, epoch, partition).producer_id, key, value)
 
     def send_offsets(
         self, name: str, epoch: int, offsets: dict[int, tuple[int, str]], generation: int, member_id: str

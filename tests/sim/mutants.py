@@ -183,7 +183,8 @@ class UnstableOffsetsRead(SimulatedWorker):
 class StaleDiskTrusted(SimulatedWorker):
     """Brings any disk up to date, also one that is older than the tombstones it has missed."""
 
-    tombstone_retention = 1 << 40
+    def tombstone_retention(self) -> int:
+        return 1 << 40
 
 
 class SuspectProducerKept(SimulatedWorker):

@@ -14,7 +14,6 @@ from worker.core.restore import Committed, Disk, Halt, Log, RestorePlan, Restore
 from worker.errors import StateTorn
 
 RESTORE_OFFSETS_MAX = 6
-TOMBSTONE_RETENTION = 320
 
 
 class RestoringWorker:
@@ -23,7 +22,6 @@ class RestoringWorker:
     kafka: Kafka
     counts: Counter[str]
     owned: dict[int, Owned]
-    tombstone_retention = TOMBSTONE_RETENTION
 
     def partition_event(self, partition: Owned, event: PartitionEvent) -> None:
         self.counts[f"partition: {partition.machine.state.name} {event.name}"] += 1
@@ -69,8 +67,11 @@ class RestoringWorker:
             input_log=Log(self.kafka.input_low, len(self.kafka.input[partition.index])),
             start_at_end=False,
             now_ms=self.kafka.now,
-            tombstone_retention_ms=self.tombstone_retention,
+            tombstone_retention_ms=self.tombstone_retention(),
         )
+
+    def tombstone_retention(self) -> int:
+        return self.kafka.tombstone_retention
 
     def read(self, partition: Owned) -> None:
         """The next rows of the changelog; none while a transaction is open below the target."""

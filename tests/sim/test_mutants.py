@@ -16,8 +16,8 @@ from tests.sim.worker import SimulatedWorker
 from tests.sim.world import World
 
 SEED = int(os.environ.get("LSTM_WORKER_SEED", "1"))
-WORLDS_MAX = 400
-"""The rarest mutant shows in 2 of 100 worlds."""
+WORLDS_MAX = 600
+"""The rarest mutants show in 2 of 100 worlds."""
 WORLDS_OF_THE_TOKEN = 60
 
 

@@ -10,7 +10,6 @@ from tests.sim.client import CALM, Weather
 from tests.sim.disk import SimulatedDisk
 from tests.sim.kafka import Kafka, ProducerFenced
 from tests.sim.owned import Output, Record
-from tests.sim.restoring import TOMBSTONE_RETENTION
 from tests.sim.worker import SimulatedWorker
 from worker.errors import IllegalTransition, StateTorn
 
@@ -22,7 +21,9 @@ FAULT_STEPS = 900
 DRAIN_STEPS_MAX = 6000
 TRANSACTION_TIMEOUT = 250
 SESSION_TIMEOUT = 30
-LONG_ABSENCE = TOMBSTONE_RETENTION * 2
+TOMBSTONE_RETENTIONS = (200, 1000)
+"""Of a world: one that stores outlive, or one that they do not."""
+LONG_ABSENCE = 400
 FREEZE = (60, 320)
 """Least and most steps of a frozen process: beyond the session timeout, below and above the transaction timeout."""
 KEY_RECORDS = 10
@@ -36,18 +37,18 @@ FAULTS = {
     "kill": 0.008,
     "stop": 0.003,
     "freeze": 0.003,
-    "second process": 0.002,
+    "second process": 0.003,
     "rebalance": 0.006,
     "session expired": 0.004,
     "heartbeat": 0.02,
     "transaction timed out": 0.004,
     "delayed request arrives": 0.02,
-    "compaction": 0.05,
+    "compaction": 0.1,
     "disk lost": 0.001,
     "disk copied": 0.002,
-    "disk put back": 0.002,
+    "disk put back": 0.003,
     "disk damaged": 0.002,
-    "long absence": 0.001,
+    "long absence": 0.002,
 }
 """How often each happens in one step, as probabilities."""
 QUIET = {"heartbeat", "compaction", "disk copied", "delayed request arrives"}
@@ -65,7 +66,7 @@ class World:
         self.counts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.hits: Counter[str] = Counter()
-        self.kafka = Kafka(PARTITIONS, self.random)
+        self.kafka = Kafka(PARTITIONS, self.random, self.random.choice(TOMBSTONE_RETENTIONS))
         self.kafka.input_low = self.random.choice((0, 0, 3))
         self.input = [self._records() for _ in range(PARTITIONS)]
         self._arrive(initially=True)
@@ -255,9 +256,7 @@ class World:
 
     def _compaction(self, worker: SimulatedWorker) -> bool:
         del worker
-        index = self.random.randrange(PARTITIONS)
-        log = self.kafka.logs["changelog", index]
-        self.counts["records compacted"] += log.compact(self.kafka.now, TOMBSTONE_RETENTION)
+        self.counts["records compacted"] += self.kafka.compact(self.random.randrange(PARTITIONS))
         return True
 
     def _disk_lost(self, worker: SimulatedWorker) -> bool:
