@@ -11,6 +11,7 @@ from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCol
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from worker.adapters.kafka_errors import KafkaFailed, translate
+from worker.adapters.kafka_properties import RECONNECT
 from worker.errors import BrokerUnreachable, ConfigError, Retriable
 
 CleanupPolicy = Literal["delete", "compact"]
@@ -51,7 +52,7 @@ class KafkaAdmin:
         self._servers = str(config.get("bootstrap.servers", ""))
         self._timeout = timeout
         self._last_error = ""
-        self._admin = AdminClient({**config, "error_cb": self._note_error})  # type: ignore[dict-item]
+        self._admin = AdminClient({**RECONNECT, **config, "error_cb": self._note_error})  # type: ignore[dict-item]
 
     def check_reachable(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for an answer. Raises BrokerUnreachable with the last reason heard."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from worker.adapters.kafka_errors import translate, translate_consumed
+from worker.adapters.kafka_properties import RECONNECT
 
 DEFAULTS: dict[str, object] = {
     "fetch.wait.max.ms": 20,
@@ -17,6 +18,7 @@ DEFAULTS: dict[str, object] = {
     "fetch.max.bytes": 64 << 20,
     "queued.min.messages": 200_000,
     "queued.max.messages.kbytes": 128 << 10,
+    **RECONNECT,
 }
 FORCED: dict[str, object] = {
     "group.id": "lstm-worker-restore",

@@ -12,6 +12,7 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from worker.adapters.kafka_errors import KafkaFailed, translate, translate_consumed
+from worker.adapters.kafka_properties import RECONNECT
 from worker.core.types import Headers, RecordBatch
 from worker.errors import Fenced, PositionOutOfRange, Retriable, WorkerError
 from worker.ports import RebalanceListener
@@ -24,6 +25,7 @@ DEFAULTS: dict[str, object] = {
     "queued.max.messages.kbytes": 32 << 10,
     "statistics.interval.ms": 1_000,
     "isolation.level": "read_committed",
+    **RECONNECT,
 }
 
 FORCED: dict[str, object] = {

@@ -17,6 +17,7 @@ from worker.adapters.kafka_errors import (
     translate_transactional,
     translate_transactional_produced,
 )
+from worker.adapters.kafka_properties import RECONNECT
 from worker.core.types import Headers
 from worker.errors import OutcomeUnknown, ProduceFailed, Retriable, TransactionAborted, WorkerError
 
@@ -27,6 +28,7 @@ DEFAULTS: dict[str, object] = {
     "queue.buffering.max.messages": 500_000,
     "queue.buffering.max.kbytes": 256 << 10,
     "socket.keepalive.enable": True,
+    **RECONNECT,
 }
 
 FORCED: dict[str, object] = {"enable.idempotence": True, "acks": "all"}

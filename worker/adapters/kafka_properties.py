@@ -8,6 +8,9 @@ from confluent_kafka import Consumer, KafkaException, Producer, libversion
 
 from worker.errors import ConfigError
 
+RECONNECT: dict[str, object] = {"reconnect.backoff.max.ms": 1_000}
+"""By default librdkafka waits up to 10 s between two attempts: as long as a short transaction may last in all."""
+
 
 def library_version() -> str:
     """The version of librdkafka that is loaded."""
