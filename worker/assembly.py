@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -30,9 +30,11 @@ from worker.loop import LoopSettings, Worker
 from worker.metrics import Metrics
 from worker.model.numpy_stepper import NumpyStepper
 from worker.opening import LocalOpener, OffsetBounds, Opener
-from worker.partitions import Ownership
+from worker.partitions import CommitIdentity, Ownership
 from worker.ports import Hook
 from worker.processing import Processor
+from worker.progress_changelog import ProgressChangelog
+from worker.restore_rules import AT_LEAST_ONCE, EXACTLY_ONCE
 from worker.restoring import ChangelogOpener, RestoreFiles
 from worker.serving import ServedModel, check_topics, load_model, refuse_unavailable
 from worker.status import StatusBoard
@@ -191,14 +193,9 @@ def _processor(parts: _Parts) -> Processor:
 
 def _delivery(parts: _Parts) -> Delivery:
     settings = parts.settings
+    identity = CommitIdentity(parts.model.program.fingerprint[:8], parts.topics.worker, parts.input_topic)
     if settings.worker.guarantee == "at_least_once":
-        return AtLeastOnceDelivery(
-            producer=KafkaProducer(settings.producer_properties()),
-            consumer=parts.consumer,
-            table=parts.table,
-            topics=parts.topics,
-            hook=parts.hook,
-        )
+        return _at_least_once(parts, identity)
     transactional_id = settings.transactional_id(parts.directory.member_id)
     producer = TransactionalKafkaProducer(settings.producer_properties(transactional_id))
     producer.init_transactions(INIT_SECONDS_MAX)
@@ -209,12 +206,32 @@ def _delivery(parts: _Parts) -> Delivery:
         ownership=parts.ownership,
         topics=parts.topics,
         changelog=settings.changelog_topic,
-        model=parts.model.program.fingerprint[:8],
-        input_topic=parts.input_topic,
+        identity=identity,
         commit_seconds_max=settings.kafka.transaction_timeout_ms / 1000 * COMMIT_SHARE_OF_TRANSACTION,
         clock=parts.clock,
         hook=parts.hook,
         on_recycle=parts.metrics.producer_recycled,
+    )
+
+
+def _at_least_once(parts: _Parts, identity: CommitIdentity) -> AtLeastOnceDelivery:
+    settings, topic = parts.settings, parts.settings.changelog_topic
+    producer = KafkaProducer(settings.producer_properties())
+
+    def ends(partitions: Sequence[int]) -> dict[int, int]:
+        return parts.admin.end_offsets(topic, partitions, read_committed=False)
+
+    changelog = None
+    if settings.state.changelog:
+        changelog = ProgressChangelog(producer=producer, topic=topic, ends=ends, clock=parts.clock, hook=parts.hook)
+    return AtLeastOnceDelivery(
+        producer=producer,
+        consumer=parts.consumer,
+        table=parts.table,
+        topics=parts.topics,
+        hook=parts.hook,
+        changelog=changelog,
+        identity=identity if changelog is not None else None,
     )
 
 
@@ -239,6 +256,7 @@ def _opener(parts: _Parts, delivery: Delivery, encoder: OutputEncoder) -> Opener
         )
     changelog = settings.changelog_topic
     return ChangelogOpener(
+        rule=AT_LEAST_ONCE if isinstance(delivery, AtLeastOnceDelivery) else EXACTLY_ONCE,
         files=files,
         consumer=parts.consumer,
         reader=KafkaChangelogReader(settings.admin_properties(), changelog),
@@ -248,6 +266,7 @@ def _opener(parts: _Parts, delivery: Delivery, encoder: OutputEncoder) -> Opener
         tombstone_retention_ms=int(parts.admin.topic_setting(changelog, "delete.retention.ms")),
         input_topic=parts.input_topic,
         prepare=takeover.prepare,
+        supersede=delivery.supersede,
         metrics=parts.metrics,
         clock=parts.clock,
     )

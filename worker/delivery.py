@@ -38,6 +38,9 @@ class Delivery(Protocol):
         True when this undoes the uncommitted work of all partitions, False when only of these.
         """
 
+    def supersede(self, partition: OwnedPartition, keys: Sequence[bytes]) -> None:
+        """Write the stored rows of these streams to the changelog again: their last ones there do not count."""
+
     def close(self) -> None:
         """Release the clients; nothing uncommitted is sent."""
 

@@ -201,6 +201,8 @@ class Worker:
             self._consumer.start_at({partition.index: partition.next_offset for partition in ready})
             for partition in ready:
                 log.info("partition %d runs from offset %d", partition.index, partition.next_offset)
+            if any(partition.changed for partition in ready):
+                self._policy.owed(self._clock.monotonic())
 
     def _process(self, polled: RecordBatch) -> None:
         done = self._processor.process(polled, self._stages.mark)

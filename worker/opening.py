@@ -66,7 +66,10 @@ class LocalOpener:
         for partition in ready:
             partition.store = self._opened(partition.index)
             partition.machine.apply(PartitionEvent.STORE_OPENED)
-            partition.begin_at(self._position(partition.index, partition.store, committed.get(partition.index)))
+            offset = committed.get(partition.index)
+            position = self._position(partition.index, partition.store, offset)
+            partition.begin_at(position)
+            partition.group_is_behind = offset is not None and offset < position.input_next_offset
             self._prepare(partition)
             partition.machine.apply(PartitionEvent.RESTORE_COMPLETED)
         return ready

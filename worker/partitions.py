@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from worker.core.commit_metadata import CommitMetadata
 from worker.core.idle import IdleIndex
 from worker.core.partition import PartitionEvent, PartitionMachine, PartitionState
+from worker.core.restore import InputTopic
 from worker.ports import Store, StorePosition
 
 
@@ -29,6 +31,8 @@ class OwnedPartition:
     changelog_first_offset: int = 0
     """Of the last reset; every commit names it again."""
     idle: IdleIndex | None = None
+    group_is_behind: bool = False
+    """The group's committed offset is older than the restored state: a commit is due though no record was processed."""
     rewinding: bool = False
     """Rolled back; records are refused until the consumer was sent back to `next_offset`."""
 
@@ -38,8 +42,8 @@ class OwnedPartition:
 
     @property
     def changed(self) -> bool:
-        """Whether input was processed since the last commit."""
-        return self.next_offset != self.committed_next_offset
+        """Whether a commit would change anything."""
+        return self.group_is_behind or self.next_offset != self.committed_next_offset
 
     def begin_at(self, position: StorePosition) -> None:
         """Everything below the position is committed."""
@@ -48,6 +52,7 @@ class OwnedPartition:
         self.changelog_next_offset = self.committed_changelog_next_offset = position.changelog_next_offset
 
     def committed(self) -> None:
+        self.group_is_behind = False
         self.committed_next_offset = self.next_offset
         self.committed_watermark_ms = self.watermark_ms
         self.committed_changelog_next_offset = self.changelog_next_offset
@@ -75,6 +80,27 @@ class OwnedPartition:
         if self.store is not None:
             self.store.close()
             self.store = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitIdentity:
+    """Who commits and to which topic; with a partition's position it makes a commit's metadata."""
+
+    model: str
+    worker: str
+    input_topic: InputTopic
+
+    def metadata(self, partition: OwnedPartition) -> str:
+        """Of a commit of everything that was processed of the partition."""
+        return CommitMetadata(
+            changelog_next_offset=partition.changelog_next_offset,
+            watermark_ms=partition.watermark_ms,
+            model=self.model,
+            worker=self.worker,
+            topic_id=self.input_topic.topic_id,
+            partitions=self.input_topic.partitions,
+            changelog_first_offset=partition.changelog_first_offset,
+        ).encode()
 
 
 class Ownership:

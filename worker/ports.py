@@ -87,8 +87,8 @@ class Consumer(Protocol):
     def committed(self, partitions: Sequence[int]) -> dict[int, int | None]:
         """The group's committed next offsets; None where there is none. Blocks up to the request timeout."""
 
-    def commit(self, offsets: dict[int, int]) -> None:
-        """Commit next offsets and wait for the answer."""
+    def commit(self, offsets: dict[int, tuple[int, str]]) -> None:
+        """Commit next offsets (partition → offset, metadata) and wait for the answer."""
 
     def consumer_lag(self) -> dict[int, int]:
         """Records between the position and the log's end, per partition, as far as known without asking."""

@@ -17,7 +17,8 @@ from worker.adapters.kafka_consumer import KafkaConsumer
 from worker.adapters.kafka_producer import TransactionalKafkaProducer
 from worker.core.commit_metadata import CommitMetadata
 from worker.core.reset import ResetTo, reset_targets
-from worker.core.restore import PROGRESS_KEY, InputTopic, Log
+from worker.core.restore import InputTopic, Log
+from worker.core.restore_by_progress import PROGRESS_KEY
 from worker.errors import ConfigError, Retriable, TransactionAborted
 from worker.ports import Clock
 
@@ -132,7 +133,7 @@ class Resetter:
 
     def execute_without_changelog(self, resets: Sequence[PartitionReset]) -> None:
         """Only the offsets; local stores are the caller's."""
-        self._consumer.commit({reset.partition: reset.next_offset for reset in resets})
+        self._consumer.commit({reset.partition: (reset.next_offset, "") for reset in resets})
 
     def _metadata(self, changelog_offset: int) -> str:
         return CommitMetadata(

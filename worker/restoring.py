@@ -20,10 +20,7 @@ from worker.core.restore import (
     Log,
     RestorePlan,
     RestoreProgress,
-    plan_restore,
-    torn_row,
 )
-from worker.core.state_row import check_row, row_last_offset
 from worker.errors import (
     ChangelogTooShort,
     InputChanged,
@@ -36,7 +33,8 @@ from worker.errors import (
 from worker.metrics import Metrics
 from worker.opening import OffsetBounds, OpenStore
 from worker.partitions import OwnedPartition
-from worker.ports import Clock, Store, StorePosition
+from worker.ports import Clock, Store
+from worker.restore_rules import RestoredRows, RestoreRule, RestoreTask
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +52,10 @@ _HALTS = {
 }
 
 
+def _halted(index: int, halt: Halt) -> StateTorn:
+    return _HALTS[halt.kind](f"partition {index}: {halt.reason}", halt.hint)
+
+
 @dataclass(slots=True)
 class RestoreFiles:
     """What restoring does to the disk: open (raises StoreCorrupted), wipe, set aside."""
@@ -67,6 +69,7 @@ class RestoreFiles:
 class _Restore:
     partition: OwnedPartition
     plan: RestorePlan
+    rows: RestoredRows
     progress: RestoreProgress
     logged: float
     moved: float
@@ -82,11 +85,12 @@ class _Asking:
 
 
 class ChangelogOpener:
-    """Restores each assigned partition to the changelog offset that its committed offset names."""
+    """Restores each assigned partition from the changelog, by the rule of the guarantee."""
 
     def __init__(
         self,
         *,
+        rule: RestoreRule,
         files: RestoreFiles,
         consumer: KafkaConsumer,
         reader: KafkaChangelogReader,
@@ -96,9 +100,11 @@ class ChangelogOpener:
         tombstone_retention_ms: int,
         input_topic: InputTopic,
         prepare: Callable[[OwnedPartition], None],
+        supersede: Callable[[OwnedPartition, Sequence[bytes]], None],
         metrics: Metrics,
         clock: Clock,
     ) -> None:
+        self._rule = rule
         self._files = files
         self._consumer = consumer
         self._reader = reader
@@ -108,6 +114,7 @@ class ChangelogOpener:
         self._tombstone_retention_ms = tombstone_retention_ms
         self._input_topic = input_topic
         self._prepare = prepare
+        self._supersede = supersede
         self._metrics = metrics
         self._clock = clock
         self._waiting: list[OwnedPartition] = []
@@ -186,8 +193,9 @@ class ChangelogOpener:
         partition.store = store
         partition.machine.apply(PartitionEvent.STORE_OPENED)
         now = self._clock.monotonic()
+        rows = self._rule.rows(RestoreTask(partition.index, plan, store, committed, input_log))
         self._restoring[partition.index] = _Restore(
-            partition, plan, RestoreProgress(plan.start, plan.target, plan.start, now), now, now
+            partition, plan, rows, RestoreProgress(plan.start, plan.target, plan.start, now), now, now
         )
         if plan.start < plan.target:
             self._reader.begin(partition.index, max(plan.start, changelog.low))
@@ -233,8 +241,10 @@ class ChangelogOpener:
         position = store.position
         disk = None
         if position is not None:
-            disk = Disk(position.input_next_offset, position.changelog_next_offset, store.written_at_ms)
-        plan = plan_restore(
+            disk = Disk(
+                position.input_next_offset, position.changelog_next_offset, store.written_at_ms, store.is_empty()
+            )
+        plan = self._rule.plan(
             disk=disk,
             committed=committed,
             changelog=changelog,
@@ -246,7 +256,7 @@ class ChangelogOpener:
         )
         if isinstance(plan, Halt):
             store.close()
-            raise _HALTS[plan.kind](f"partition {index}: {plan.reason}", plan.hint)
+            raise _halted(index, plan)
         return plan
 
     def _applied(self, restore: _Restore, batch: ChangelogBatch) -> None:
@@ -256,36 +266,13 @@ class ChangelogOpener:
             self._begin_again(restore, error)
 
     def _apply(self, restore: _Restore, batch: ChangelogBatch) -> None:
-        plan, index = restore.plan, restore.partition.index
-        wanted = sum(1 for offset in batch.offsets if offset < plan.target)
-        rows = batch.rows[:wanted]
-        for _, row in rows:
-            if row is not None:
-                self._check(index, row, plan)
-        position = min(max(batch.position, restore.progress.position), plan.target)
-        assert restore.partition.store is not None
-        held = restore.partition.store.position
-        restore.partition.store.write(
-            rows, StorePosition(held.input_next_offset if held else 0, position, plan.watermark_ms)
-        )
+        position = min(max(batch.position, restore.progress.position), restore.plan.target)
+        written = restore.rows.add(batch, position)
         if position != restore.progress.position:
             restore.moved = self._clock.monotonic()
         restore.progress.position = position
         restore.partition.machine.apply(PartitionEvent.RESTORE_PROGRESSED)
-        self._metrics.restored(len(rows))
-
-    @staticmethod
-    def _check(index: int, row: bytes, plan: RestorePlan) -> None:
-        try:
-            check_row(row)
-        except RowCorrupted as error:
-            raise StateTorn(f"partition {index}: the changelog holds a damaged row: {error}") from error
-        if torn_row(row_last_offset(row), plan.input_next_offset):
-            raise StateTorn(
-                f"partition {index}: a restored row saw input offset {row_last_offset(row)}, "
-                f"only {plan.input_next_offset} is committed: a transaction was torn",
-                "keep all files and look at the broker's transaction log; `lstm-worker reset` begins anew",
-            )
+        self._metrics.restored(written)
 
     def _finished(self) -> list[OwnedPartition]:
         ready: list[OwnedPartition] = []
@@ -302,11 +289,17 @@ class ChangelogOpener:
         plan, partition = restore.plan, restore.partition
         self._stop_reading(partition.index)
         assert partition.store is not None
-        position = StorePosition(plan.input_next_offset, plan.target, plan.watermark_ms)
+        position = restore.rows.end()
+        if isinstance(position, Halt):
+            raise _halted(partition.index, position)
+        if keys := restore.rows.superseded_keys():
+            log.info("partition %d: %d rows of an unfinished commit are written anew", partition.index, len(keys))
+            self._supersede(partition, keys)
         if partition.store.position != position:
             partition.store.write((), position)
         partition.begin_at(position)
         partition.changelog_first_offset = plan.changelog_first_offset
+        partition.group_is_behind = restore.rows.group_is_behind()
         # Before it runs: what a partition that does not run holds in the table is nobody's to give back.
         self._prepare(partition)
         partition.machine.apply(PartitionEvent.RESTORE_COMPLETED)

@@ -50,9 +50,7 @@ def load_model(settings: Settings) -> ServedModel:
 
 def refuse_unavailable(settings: Settings) -> None:
     """Settings whose work is not done yet are refused, not ignored. Raises ConfigError."""
-    at_least_once = settings.worker.guarantee == "at_least_once"
     unavailable = {
-        "state.changelog = true with at_least_once": (at_least_once and settings.state.changelog, "false"),
         "state.standby = 1": (settings.state.standby > 0, "0"),
         "model.engine = 'tensorflow'": (settings.model.engine == "tensorflow", "numpy"),
         "model.mode = 'buffer'": (settings.model.mode == "buffer", "step"),

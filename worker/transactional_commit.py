@@ -12,14 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from worker.adapters.kafka_consumer import KafkaConsumer
 from worker.adapters.kafka_producer import TrackedRecord, TransactionalKafkaProducer
-from worker.core.commit_metadata import CommitMetadata
-from worker.core.restore import InputTopic
 from worker.core.slots import StreamTable
 from worker.core.transaction import TransactionEvent, TransactionMachine, TransactionState
 from worker.core.types import DeadLetter, PredictionBatch
 from worker.delivery import OutputTopics, send_dead_letters, send_predictions
 from worker.errors import Fenced, OutcomeUnknown, Retriable, TransactionAborted
-from worker.partitions import OwnedPartition, Ownership
+from worker.partitions import CommitIdentity, OwnedPartition, Ownership
 from worker.ports import Clock, Hook
 
 log = logging.getLogger(__name__)
@@ -44,8 +42,7 @@ class TransactionalDelivery:
         ownership: Ownership,
         topics: OutputTopics,
         changelog: str,
-        model: str,
-        input_topic: InputTopic,
+        identity: CommitIdentity,
         commit_seconds_max: float,
         clock: Clock,
         hook: Hook,
@@ -57,8 +54,7 @@ class TransactionalDelivery:
         self._ownership = ownership
         self._topics = topics
         self._changelog = changelog
-        self._model = model
-        self._input_topic = input_topic
+        self._identity = identity
         self._commit_seconds_max = commit_seconds_max
         self._clock = clock
         self._hook = hook
@@ -102,7 +98,7 @@ class TransactionalDelivery:
             if not group.can_fence:
                 raise TransactionAborted(f"the group's metadata cannot fence (generation {group.generation})")
             # 5. Input offsets, with the restore target in each one's metadata.
-            targets.update({each.index: (each.next_offset, self._metadata(each)) for each in partitions})
+            targets.update({each.index: (each.next_offset, self._identity.metadata(each)) for each in partitions})
             topic = self._topics.input
             self._until_deadline(lambda: self._producer.send_offsets(topic, targets, group, CALL_SECONDS_MAX))
             self._machine.apply(TransactionEvent.OFFSETS_SENT)
@@ -121,6 +117,10 @@ class TransactionalDelivery:
         if self._machine.state is TransactionState.OPEN:
             self._abort("partitions were lost")
         return True
+
+    def supersede(self, partition: OwnedPartition, keys: Sequence[bytes]) -> None:
+        """Never asked for: rows of a transaction that did not commit are invisible."""
+        raise AssertionError(f"partition {partition.index} has {len(keys)} uncommitted rows in a committed read")
 
     def close(self) -> None:
         """An open transaction is aborted."""
@@ -156,17 +156,6 @@ class TransactionalDelivery:
             current = self._ownership.get(partition.index)
             if current is not partition or self._assignments.get(partition.index) != partition.machine.assignment_id:
                 raise TransactionAborted(f"partition {partition.index} changed hands since the transaction began")
-
-    def _metadata(self, partition: OwnedPartition) -> str:
-        return CommitMetadata(
-            changelog_next_offset=partition.changelog_next_offset,
-            watermark_ms=partition.watermark_ms,
-            model=self._model,
-            worker=self._topics.worker,
-            topic_id=self._input_topic.topic_id,
-            partitions=self._input_topic.partitions,
-            changelog_first_offset=partition.changelog_first_offset,
-        ).encode()
 
     def _decide(self) -> None:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import sys
 from collections import Counter
@@ -82,6 +83,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--group-per-life", action="store_true")
     parser.add_argument("--last-step", type=Path)
+    parser.add_argument("--forget-disk", type=Path, help="deleted before every second life")
     parser.add_argument("--write-buffer-bytes", type=int, default=rocksdb_store.WRITE_BUFFER_BYTES)
     given = parser.parse_args()
     rocksdb_store.WRITE_BUFFER_BYTES = given.write_buffer_bytes
@@ -90,6 +92,8 @@ def main() -> None:
         group = [f"kafka.group_id=life-{given.kill_at}-{number}"] if given.group_per_life else []
         last = number == given.times
         hook: Hook = (lambda _: None) if last else killer(given.kill_at, chance.randint(1, given.count_max))
+        if given.forget_disk is not None and number % 2:
+            shutil.rmtree(given.forget_disk, ignore_errors=True)
         status = forked(given.config, [*given.set, *group], recorder(given.last_step, hook))
         ended = "killed" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else "ended"
         sys.stdout.write(f"life {number} {ended} {status}\n")

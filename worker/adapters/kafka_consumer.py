@@ -150,11 +150,16 @@ class KafkaConsumer:
         """
         return {partition: self._committed(partition, timeout) for partition in partitions}
 
-    def commit(self, offsets: dict[int, int]) -> None:
-        """Commit next offsets and wait for the answer. Raises Retriable while the group rebalances."""
+    def commit(self, offsets: dict[int, tuple[int, str]]) -> None:
+        """Commit next offsets (partition → offset, metadata) and wait for the answer.
+
+        Raises Retriable while the group rebalances.
+        """
         if not offsets:
             return
-        positions = [TopicPartition(self.topic, partition, offset) for partition, offset in offsets.items()]
+        positions = [
+            TopicPartition(self.topic, partition, offset, metadata) for partition, (offset, metadata) in offsets.items()
+        ]
         try:
             answers = self._consumer.commit(offsets=positions, asynchronous=False)
         except KafkaException as error:

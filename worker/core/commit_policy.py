@@ -30,6 +30,11 @@ class CommitPolicy:
         self._records += records
         self._uncommitted_bytes = uncommitted_bytes
 
+    def owed(self, now: float) -> None:
+        """A commit is due within the interval although no record was processed."""
+        if self._due is None:
+            self._due = now + self._interval_seconds
+
     def should_commit(self, now: float, *, rebalance_pending: bool = False) -> bool:
         """Whether the oldest uncommitted record has waited for the interval, or a limit is reached.
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 from worker.core.commit_metadata import CommitMetadata
-from worker.errors import StateTorn
 
 RESET_HINT = "move offsets and state together with `lstm-worker reset`"
 
@@ -72,7 +71,7 @@ class HaltKind(Enum):
 
     TORN = "torn"
     INPUT_CHANGED = "input_changed"
-    CHANGELOG_TOO_SHORT = "changelog_too_short"
+    CHANGELOG_TOO_SHORT = "changelogtoo_short"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +127,14 @@ def plan_restore(
     if committed is None:
         return _without_commit(disk, changelog, input_log, start_at_end)
     if committed.metadata is None:
-        return _foreign_commit(disk, committed, changelog, input_log)
+        return foreign_commit(disk, committed, changelog, input_log)
     if input_topic is not None and (changed := input_topic.changed_since(committed.metadata)) is not None:
         return changed
     target, first = committed.metadata.changelog_next_offset, committed.metadata.changelog_first_offset
     if target > changelog.high:
-        return _too_short(changelog, target)
+        return too_short(changelog, target)
     if not input_log.low <= committed.next_offset <= input_log.high:
-        return _outside_input(committed.next_offset, input_log)
+        return outside_input(committed.next_offset, input_log)
     reset_since = disk is not None and disk.changelog_next_offset < first
     if (
         disk is not None
@@ -146,10 +145,10 @@ def plan_restore(
             f"the local state is ahead of the committed offset {committed.next_offset}: it holds input up to "
             f"{disk.input_next_offset}; somebody moved the offset back, or the broker lost commits"
         )
-    start, wipe = (0, "of before a reset") if reset_since else _disk_start(disk, now_ms, tombstone_retention_ms)
+    start, wipe = (0, "of before a reset") if reset_since else disk_start(disk, now_ms, tombstone_retention_ms)
     start = max(start, first)
     if start < target and changelog.low > start:
-        return _beginning_gone(changelog, start)
+        return beginning_gone(changelog, start)
     return RestorePlan(
         start, target, committed.next_offset, committed.metadata.watermark_ms, wipe, committed.next_offset, first
     )
@@ -167,19 +166,20 @@ def _without_commit(disk: Disk | None, changelog: Log, input_log: Log, start_at_
         # Where it began to wait for its first record; "latest" must not skip what arrived since.
         begin = disk.input_next_offset
     if changelog.low > 0:
-        return _beginning_gone(changelog, 0)
+        return beginning_gone(changelog, 0)
     return RestorePlan(0, changelog.high, begin, -1)
 
 
-def _foreign_commit(disk: Disk | None, committed: Committed, changelog: Log, input_log: Log) -> RestorePlan | Halt:
+def foreign_commit(disk: Disk | None, committed: Committed, changelog: Log, input_log: Log) -> RestorePlan | Halt:
+    """A commit that somebody else made: a place to begin only where there is no state."""
     if changelog.high > 0 or disk is not None:
         return Halt(f"the committed offset {committed.next_offset} was not written by this worker, and state exists")
     if not input_log.low <= committed.next_offset <= input_log.high:
-        return _outside_input(committed.next_offset, input_log)
+        return outside_input(committed.next_offset, input_log)
     return RestorePlan(0, 0, committed.next_offset, -1)
 
 
-def _disk_start(disk: Disk | None, now_ms: int, tombstone_retention_ms: int) -> tuple[int, str]:
+def disk_start(disk: Disk | None, now_ms: int, tombstone_retention_ms: int) -> tuple[int, str]:
     """From which changelog offset to read, and why the disk cannot be kept."""
     if disk is None:
         return 0, ""
@@ -189,7 +189,8 @@ def _disk_start(disk: Disk | None, now_ms: int, tombstone_retention_ms: int) -> 
     return disk.changelog_next_offset, ""
 
 
-def _too_short(changelog: Log, target: int) -> Halt:
+def too_short(changelog: Log, target: int) -> Halt:
+    """The changelog lacks what the committed state needs."""
     return Halt(
         f"the changelog ends at offset {changelog.high}, the committed state needs {target}: "
         "the broker lost data, or the topic was re-created",
@@ -198,7 +199,8 @@ def _too_short(changelog: Log, target: int) -> Halt:
     )
 
 
-def _beginning_gone(changelog: Log, start: int) -> Halt:
+def beginning_gone(changelog: Log, start: int) -> Halt:
+    """The changelog lacks its first rows."""
     return Halt(
         f"the changelog begins at offset {changelog.low}, rows from {start} on are needed: records were deleted, which "
         "compaction alone never does",
@@ -206,7 +208,8 @@ def _beginning_gone(changelog: Log, start: int) -> Halt:
     )
 
 
-def _outside_input(next_offset: int, input_log: Log) -> Halt:
+def outside_input(next_offset: int, input_log: Log) -> Halt:
+    """The input does not hold the offset to resume at."""
     return Halt(
         f"the committed offset {next_offset} is not in the input, which holds {input_log.low} to {input_log.high}: "
         "the topic was re-created, or samples were deleted before they were read"
@@ -241,106 +244,3 @@ class RestoreProgress:
         read = self.position - self.start
         elapsed = now - self.began
         return None if read <= 0 or elapsed <= 0 else self.remaining * elapsed / read
-
-
-# ---- at least once: no transaction bounds the rows, progress records do
-
-PROGRESS_KEY = b""
-"""The changelog key of progress records. No stream has it: records with an empty key are dead letters."""
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressRecord:
-    """Follows the rows of one commit in the changelog and says which input they belong to."""
-
-    input_next_offset: int
-    watermark_ms: int
-
-    def encode(self) -> bytes:
-        """16 bytes: two big-endian 64-bit integers."""
-        return b"".join(
-            number.to_bytes(8, "big", signed=True) for number in (self.input_next_offset, self.watermark_ms)
-        )
-
-
-def parse_progress(value: bytes | None) -> ProgressRecord | None:
-    """None for a value that no worker wrote: the changelog is torn."""
-    if value is None or len(value) != 16:
-        return None
-    found = ProgressRecord(int.from_bytes(value[:8], "big", signed=True), int.from_bytes(value[8:], "big", signed=True))
-    return found if found.input_next_offset >= 0 and found.watermark_ms >= -1 else None
-
-
-def plan_restore_by_progress(
-    *,
-    disk: Disk | None,
-    committed_next_offset: int | None,
-    changelog: Log,
-    input_log: Log,
-    start_at_end: bool,
-    now_ms: int,
-    tombstone_retention_ms: int,
-) -> RestorePlan | Halt:
-    """As `plan_restore`, for at-least-once: the changelog is read to its end and its last progress record decides.
-
-    The plan's `input_next_offset` holds only when neither disk nor changelog have a progress.
-    """
-    begin = committed_next_offset
-    if begin is None:
-        begin = input_log.high if start_at_end else input_log.low
-    start, wipe = _disk_start(disk, now_ms, tombstone_retention_ms)
-    if disk is not None and disk.changelog_next_offset > changelog.high:
-        return _too_short(changelog, disk.changelog_next_offset)
-    if changelog.low > start:
-        return _beginning_gone(changelog, start)
-    if disk is not None and not wipe:
-        begin = disk.input_next_offset
-    return RestorePlan(start, changelog.high, begin, -1, wipe)
-
-
-@dataclass(frozen=True, slots=True)
-class RestoredGroup:
-    """Rows that belong together, and the input and the changelog offset up to which they are complete."""
-
-    rows: list[tuple[bytes, bytes | None]]
-    progress: ProgressRecord
-    changelog_next_offset: int
-
-
-class ProgressGroups:
-    """Cuts a changelog into groups of rows, each complete with its progress record.
-
-    What follows the last progress record is never given out: its input is read again. A progress that goes back was
-    written by a former owner that did not know yet; its rows are dropped.
-    """
-
-    def __init__(self, input_next_offset: int = 0) -> None:
-        """`input_next_offset`: the progress of the disk that the rows are added to."""
-        self._input_next_offset = input_next_offset
-        self._rows: list[tuple[bytes, bytes | None]] = []
-
-    def add(self, offset: int, key: bytes, value: bytes | None) -> RestoredGroup | None:
-        """The next record; a group when the record completes one. Raises StateTorn for a damaged progress record."""
-        if key != PROGRESS_KEY:
-            self._rows.append((key, value))
-            return None
-        progress = parse_progress(value)
-        if progress is None:
-            raise StateTorn(f"the changelog holds a damaged progress record at offset {offset}", RESET_HINT)
-        rows, self._rows = self._rows, []
-        if progress.input_next_offset < self._input_next_offset:
-            return None
-        self._input_next_offset = progress.input_next_offset
-        return RestoredGroup(rows, progress, offset + 1)
-
-
-def misplaced_progress(progress_next_offset: int, committed_next_offset: int | None, input_log: Log) -> Halt | None:
-    """Whether the restored progress can be resumed: a commit follows its progress, so it is never ahead of it."""
-    if committed_next_offset is not None and committed_next_offset > progress_next_offset:
-        return Halt(
-            f"the committed offset {committed_next_offset} is ahead of the state, which holds input up to "
-            f"{progress_next_offset}: somebody moved the offset, or the changelog lost data"
-        )
-    if not input_log.low <= progress_next_offset <= input_log.high:
-        return _outside_input(progress_next_offset, input_log)
-    return None

@@ -133,9 +133,9 @@ def test_committed_offsets_come_back_and_are_none_before(join: Join) -> None:
     wait_until_assigned(consumer, listener, {0, 1, 2, 3})
     assert consumer.committed([0, 1]) == {0: None, 1: None}
     consumer.commit({})
-    consumer.commit({0: 7})
+    consumer.commit({0: (7, "who")})
     assert consumer.committed([0, 1]) == {0: 7, 1: None}
-    assert consumer.committed_with_metadata([0]) == {0: (7, "")}
+    assert consumer.committed_with_metadata([0]) == {0: (7, "who")}
 
 
 def test_an_error_of_the_listener_surfaces_from_poll_batch(join: Join) -> None:
@@ -205,14 +205,14 @@ def test_a_commit_that_the_group_refuses_is_retriable(join: Join, client: dict[s
     wait_until_assigned(member, listener, {0, 1, 2, 3})
     outsider = KafkaConsumer({**client, "group.id": topic}, topic)
     with pytest.raises(Retriable, match="UNKNOWN_MEMBER_ID"):
-        outsider.commit({0: 1})
+        outsider.commit({0: (1, "")})
     outsider.close()
 
 
 def test_the_listener_can_commit_while_the_consumer_closes(client: dict[str, object], topic: str) -> None:
     class Committing(Listener):
         def on_revoked(self, partitions: Sequence[int]) -> None:
-            consumer.commit(dict.fromkeys(partitions, 5))
+            consumer.commit(dict.fromkeys(partitions, (5, "")))
             super().on_revoked(partitions)
 
     listener = Committing()

@@ -69,3 +69,11 @@ def test_waiting_as_long_as_allowed_makes_the_commit_due_or_was_cut_short(interv
     assert 0 <= wait <= at_most
     if wait == 0 and at_most > 0:
         assert policy.should_commit(now)
+
+
+def test_a_commit_can_be_owed_without_a_record():
+    policy = CommitPolicy(interval_seconds=0.1)
+    policy.owed(5.0)
+    policy.owed(5.05)
+    assert not policy.should_commit(5.09)
+    assert policy.should_commit(5.11)
