@@ -147,20 +147,13 @@ class ChangelogOpener:
                 self._waiting.remove(partition)
         deadline = self._clock.monotonic() + STEP_SECONDS
         while self._restoring and self._clock.monotonic() < deadline:
-            for index, batch in self._read().items():
+            for index, batch in self._reader.read(STEP_SECONDS / 4).items():
                 if index in self._restoring:
                     self._applied(self._restoring[index], batch)
             ready.extend(self._finished())
         ready.extend(self._finished())
         self._report()
         return ready
-
-    def _read(self) -> dict[int, ChangelogBatch]:
-        try:
-            return self._reader.read(STEP_SECONDS / 4)
-        except Retriable as error:
-            log.info("restoring goes on after: %s", error)
-            return {}
 
     def _stop_reading(self, index: int) -> None:
         restore = self._restoring.pop(index, None)

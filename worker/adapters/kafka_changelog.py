@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from worker.adapters.kafka_errors import translate, translate_consumed
 from worker.adapters.kafka_properties import RECONNECT
+from worker.errors import Retriable
 
 DEFAULTS: dict[str, object] = {
     "fetch.wait.max.ms": 20,
@@ -58,7 +59,9 @@ class KafkaChangelogReader:
         self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
 
     def read(self, timeout: float) -> dict[int, ChangelogBatch]:
-        """What arrived, by partition; waits up to `timeout` seconds for the first. Raises what Kafka reports.
+        """What arrived, by partition; waits up to `timeout` seconds for the first.
+
+        Raises what Kafka reports and does not try again by itself: rows may be lost with it, so nobody reads on then.
 
         An end of partition is the last stable offset: with a transaction open below the target it is not the end yet.
         """
@@ -75,9 +78,13 @@ class KafkaChangelogReader:
     def _add(self, batches: dict[int, ChangelogBatch], message: Message) -> None:
         partition, offset, error = message.partition() or 0, message.offset() or 0, message.error()
         if error is not None:
-            if error.code() != KafkaError._PARTITION_EOF:
-                raise translate_consumed(error, self._topic, partition, offset)
-            batches.setdefault(partition, ChangelogBatch(offset)).position = offset
+            if error.code() == KafkaError._PARTITION_EOF:
+                batches.setdefault(partition, ChangelogBatch(offset)).position = offset
+                return
+            translated = translate_consumed(error, self._topic, partition, offset)
+            if not isinstance(translated, Retriable):
+                raise translated
+            # The client tries again by itself; raised, it would take the rows read with it away.
             return
         batch = batches.setdefault(partition, ChangelogBatch(offset))
         batch.position = offset + 1

@@ -98,6 +98,11 @@ _REFUSED: dict[int, tuple[type[ConfigError], str]] = {
     KafkaError._UNSUPPORTED_FEATURE: (BrokerTooOld, "the broker is too old for this setting; use a newer broker"),
 }
 
+_TRANSACTION_FENCED = (
+    "another worker with the same transactional id took over, or the broker ended a transaction that was open for "
+    "longer than kafka.transaction_timeout_ms; the worker restarts from the committed state"
+)
+
 _TOPIC_MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}
 
 _REFUSED_LOCALLY = _TOPIC_MISSING | {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError._UNKNOWN_PARTITION}
@@ -159,7 +164,7 @@ def translate_transactional(error: KafkaError, doing: str) -> WorkerError:
     """What a failed transactional call means; anything not known to be harmless leaves the outcome open."""
     code = error.code()
     if code in _FENCED:
-        return Fenced(f"{doing}: {error.str()}", "another worker with the same transactional id took over")
+        return Fenced(f"{doing}: {error.str()}", _TRANSACTION_FENCED)
     if code in _REFUSED:
         refusal, hint = _REFUSED[code]
         return refusal(f"{doing}: {error.str()}", hint)
