@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tests.sim.disk import Row
 from tests.sim.owned import Output, step
 from tests.sim.world import PARTITIONS, World
+from worker.core.commit_metadata import parse_metadata
 
 Check = Callable[[World], str]
 
@@ -107,6 +108,19 @@ def reader_saw_the_same(world: World) -> str:
     return ""
 
 
+def watermark_is_of_the_state(world: World) -> str:
+    """The committed one is the highest number below the committed offset, whoever saw it."""
+    for index in range(PARTITIONS):
+        found = world.kafka.committed(index)
+        if not isinstance(found, tuple):
+            continue
+        metadata = parse_metadata(found[1])
+        right = max(record.number for record in world.input[index][world.kafka.input_low : found[0]])
+        if metadata is None or metadata.watermark_ms != right:
+            return f"watermark: partition {index} has {metadata}, not {right}"
+    return ""
+
+
 def never_halted(world: World) -> str:
     """The worker's self-checks found nothing."""
     return f"halted: {world.halts[0]}" if world.halts else ""
@@ -127,6 +141,7 @@ CHECKS: tuple[Check, ...] = (
     in_order,
     reader_saw_the_same,
     finished,
+    watermark_is_of_the_state,
     changelog_is_the_state,
     stores_are_the_state,
 )

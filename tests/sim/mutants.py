@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tests.sim.client import Steps
 from tests.sim.disk import Rows
@@ -11,6 +12,7 @@ from tests.sim.owned import Owned
 from tests.sim.worker import Fetched, SimulatedWorker
 from worker.core.group_metadata import GroupMetadata
 from worker.core.joint import refuse_to_send_offsets
+from worker.core.restore import Committed, Halt, RestorePlan
 from worker.core.transaction import TransactionEvent
 
 
@@ -194,6 +196,14 @@ class SuspectProducerKept(SimulatedWorker):
         yield
 
 
+class WatermarkForgotten(SimulatedWorker):
+    """Takes the rows over and not the event time that idle timeouts are measured by."""
+
+    def plan(self, partition: Owned, committed: Committed | None) -> RestorePlan | Halt:
+        plan = super().plan(partition, committed)
+        return replace(plan, watermark_ms=-1) if isinstance(plan, RestorePlan) else plan
+
+
 class OffsetWithoutItsChangelogPosition(SimulatedWorker):
     """Names the restore target of the commit before."""
 
@@ -225,5 +235,6 @@ MUTANTS: tuple[type[SimulatedWorker], ...] = (
     UnstableOffsetsRead,
     StaleDiskTrusted,
     SuspectProducerKept,
+    WatermarkForgotten,
     OffsetWithoutItsChangelogPosition,
 )

@@ -49,6 +49,9 @@ class Owned:
     disk: SimulatedDisk
     next_offset: int = 0
     committed_next_offset: int = 0
+    watermark: int = -1
+    """The highest number seen."""
+    committed_watermark: int = -1
     changelog_next_offset: int = 0
     committed_changelog_next_offset: int = 0
     rows: dict[str, Row] = field(default_factory=dict)
@@ -74,6 +77,7 @@ class Owned:
                 self._put(record.key, row)
             if output is not None:
                 outputs.append(output)
+            self.watermark = max(self.watermark, record.number)
             self.next_offset += 1
         return outputs
 
@@ -86,6 +90,7 @@ class Owned:
     def committed(self) -> None:
         self.before.clear()
         self.committed_next_offset = self.next_offset
+        self.committed_watermark = self.watermark
         self.committed_changelog_next_offset = self.changelog_next_offset
 
     def roll_back(self) -> None:
@@ -93,12 +98,14 @@ class Owned:
             self._put(key, row)
         self.before.clear()
         self.next_offset = self.committed_next_offset
+        self.watermark = self.committed_watermark
         self.changelog_next_offset = self.committed_changelog_next_offset
         self.machine.apply(PartitionEvent.POSITION_RESET)
 
-    def begin_at(self, position: Position) -> None:
+    def begin_at(self, position: Position, watermark: int) -> None:
         self.rows, self.before = self.disk.rows(), {}
         self.next_offset = self.committed_next_offset = position.input_next_offset
+        self.watermark = self.committed_watermark = watermark
         self.changelog_next_offset = self.committed_changelog_next_offset = position.changelog_next_offset
 
     def _put(self, key: str, row: Row | None) -> None:

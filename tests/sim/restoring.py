@@ -94,7 +94,7 @@ class RestoringWorker:
         if self.restore_target_reached(partition):
             position_ = Position(plan.input_next_offset, plan.target)
             disk.write({}, position_, self.kafka.now)
-            partition.begin_at(position_)
+            partition.begin_at(position_, plan.watermark_ms)
             self.partition_event(partition, PartitionEvent.RESTORE_COMPLETED)
 
     def restore_target_reached(self, partition: Owned) -> bool:

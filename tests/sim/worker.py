@@ -301,7 +301,7 @@ class SimulatedWorker(RestoringWorker):
         return refuse_to_send_offsets(group, self.assignments_processed, assignments_now)
 
     def metadata(self, partition: Owned) -> str:
-        return CommitMetadata(partition.changelog_next_offset, self.kafka.now, MODEL, self.name).encode()
+        return CommitMetadata(partition.changelog_next_offset, partition.watermark, MODEL, self.name).encode()
 
     def decide(self) -> Steps[None]:
         """Until the outcome is known or the deadline is over; a callback in between may have decided it."""
