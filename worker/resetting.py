@@ -67,7 +67,8 @@ class Resetter:
 
     def refuse_members(self) -> None:
         """Raises GroupNotEmpty while the group has members: their next commit would undo the reset."""
-        members = self._admin.group_members(self._group)
+        members: list[str] = []
+        self._patiently(lambda: members.extend(self._admin.group_members(self._group)))
         if members:
             raise GroupNotEmpty(
                 f"group {self._group} has {len(members)} members ({', '.join(members[:3])})",

@@ -12,8 +12,9 @@ from confluent_kafka.admin import AdminClient
 
 from tests.unit.cli.conftest import Cli, cli
 from tools.kafka.cluster import Kafka
+from worker.adapters.clock import SystemClock
 from worker.adapters.kafka_admin import KafkaAdmin, TopicPlan, TopicReport
-from worker.errors import ConfigError
+from worker.errors import ConfigError, Retriable
 
 __all__ = ["cli"]
 
@@ -61,6 +62,19 @@ def delete(raw: AdminClient, admin: KafkaAdmin, topic: str) -> None:
     deadline = time.monotonic() + DEADLINE_SECONDS
     while admin.partition_count(topic) is not None:
         assert time.monotonic() < deadline, f"{topic} is still there"
+
+
+def test_a_group_that_never_existed_has_no_members(admin: KafkaAdmin, name: Name) -> None:
+    group, clock = name("group"), SystemClock()
+    deadline = clock.monotonic() + DEADLINE_SECONDS
+    while True:
+        try:
+            assert admin.group_members(group) == []
+        except Retriable:
+            # The first group of a fresh cluster waits for its coordinator.
+            assert clock.monotonic() < deadline
+            continue
+        return
 
 
 def test_missing_topics_are_created_as_planned_and_found_the_next_time(admin: KafkaAdmin, name: Name) -> None:

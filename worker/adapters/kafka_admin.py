@@ -10,6 +10,7 @@ from typing import Any, Literal
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
+from worker.adapters.clock import SystemClock
 from worker.adapters.kafka_errors import KafkaFailed, translate
 from worker.adapters.kafka_properties import RECONNECT
 from worker.errors import BrokerUnreachable, ConfigError, Retriable
@@ -18,6 +19,8 @@ CleanupPolicy = Literal["delete", "compact"]
 
 _BROKER_DEFAULT = -1
 _FUTURE_MARGIN_S = 5.0
+_VISIBLE_POLL_S = 0.05
+"""How long to wait between two looks at topics that were just created."""
 _MISSING = {KafkaError._NOENT, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION}
 """Also said of a partition whose leader is being elected."""
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -49,6 +52,7 @@ class KafkaAdmin:
     """Admin calls with one deadline, `timeout` seconds each. `config` holds librdkafka properties."""
 
     def __init__(self, config: Mapping[str, object], *, timeout: float = 10.0) -> None:
+        self._clock = SystemClock()
         self._servers = str(config.get("bootstrap.servers", ""))
         self._timeout = timeout
         self._last_error = ""
@@ -185,6 +189,22 @@ class KafkaAdmin:
             except KafkaFailed as error:
                 # The broker refuses what was asked for: a replication factor, a name, a policy.
                 raise ConfigError(str(error), "create the topic by hand or change its settings") from error
+        self._await_visible([plan.name for plan in plans])
+
+    def _await_visible(self, topics: Sequence[str]) -> None:
+        """The controller creates topics; the brokers, which everybody asks, hear of them a moment later."""
+        deadline = self._clock.monotonic() + self._timeout
+        resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
+        while True:
+            try:
+                for resource, answer in self._admin.describe_configs(resources).items():
+                    self._result(answer, f"reading the configuration of topic {resource.name}")
+            except ConfigError:
+                if self._clock.monotonic() >= deadline:
+                    raise
+                self._admin.poll(_VISIBLE_POLL_S)
+            else:
+                return
 
     def _offsets(
         self, topic: str, partitions: Sequence[int], spec: OffsetSpec, isolation: IsolationLevel
