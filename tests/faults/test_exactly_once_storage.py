@@ -10,18 +10,19 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from rocksdict import AccessType, Options, Rdict
 
-from tests.faults.exactly_once import PARTITIONS, Trial
+from tests.faults.exactly_once import PARTITIONS, Trial, Worker
 from tests.oracle import Oracle
 from worker.adapters.rocksdb_reader import read_rows
 from worker.adapters.rocksdb_store import RocksDBStore, StoreIdentity
@@ -39,6 +40,8 @@ WRITE_BUFFER_BYTES = 64 << 10
 """The least that RocksDB takes: a small state is written to files while the worker runs, and files are merged."""
 DISK_BYTES = 64 << 20
 """RocksDB reserves 4 MiB for each store's MANIFEST."""
+FILE_BYTES = 16 << 10
+"""Less than what a write buffer becomes."""
 LIFE_SECONDS_MAX = 90.0
 NOTICED_SHARE_MIN = 0.5
 SET_ASIDE = re.compile(r"partition (\d+): the store is damaged and set aside")
@@ -122,6 +125,10 @@ class Lives:
     def store(self, partition: int) -> Path:
         return self.directory / str(partition)
 
+    @property
+    def worker(self) -> Worker:
+        return self.trial.workers[self.name]
+
     def start(self) -> None:
         self.trial.start(self.name, "--write-buffer-bytes", str(WRITE_BUFFER_BYTES))
 
@@ -141,7 +148,7 @@ class Lives:
         deadline = self.trial.clock.monotonic() + LIFE_SECONDS_MAX
         while self.trial.read() < len(self.expected.outputs):
             assert self.trial.clock.monotonic() < deadline, self.log()[-5000:]
-            code = self.trial.workers[self.name].process.poll()
+            code = self.worker.process.poll()
             if code is not None:
                 self.ended(code)
                 self.start()
@@ -153,7 +160,7 @@ class Lives:
             self.crashes += 1
 
     def log(self) -> str:
-        return self.trial.workers[self.name].log()
+        return self.worker.log()
 
     def set_aside(self) -> list[int]:
         """The partitions whose store was set aside since this was asked last."""
@@ -271,33 +278,60 @@ def test_a_store_that_was_damaged_wiped_or_is_old_never_shows_in_the_output(kafk
     assert noticed >= NOTICED_SHARE_MIN * damages, f"says nothing: only {noticed} of {damages} damages were noticed"
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of its own for `folder`; needs the right to mount."""
-    folder.mkdir(parents=True)
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", folder], capture_output=True, text=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
+class SmallDisk:
+    """A file system of its own for a folder, which can be filled; needs the right to mount."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        size = f"size={DISK_BYTES}"
+        mounting = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder]
+        self.mounted = subprocess.run(mounting, capture_output=True).returncode == 0
+
+    def fill(self, worker: Worker) -> None:
+        """Take all space that is left."""
+        del worker
+        with (self.folder / "ballast").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(1 << 16))
+
+    def free(self) -> None:
+        (self.folder / "ballast").unlink()
+
+    def close(self) -> None:
+        if self.mounted:
+            subprocess.run(["umount", "--lazy", self.folder], check=True)
 
 
-def fill(disk: Path) -> Path:
-    """Take all space that is left; returns the file that holds it."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(1 << 16))
-    return ballast
+class FileSizeLimit:
+    """No file of the worker may grow beyond a few blocks: needs no rights."""
+
+    mounted = False
+
+    def fill(self, worker: Worker) -> None:
+        """From now on; what the worker starts later inherits it."""
+        process = worker.process.pid
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        for each in [process, *map(int, children)]:
+            resource.prlimit(each, resource.RLIMIT_FSIZE, (FILE_BYTES, resource.RLIM_INFINITY))
+
+    def free(self) -> None:
+        """A worker that is started anew has no limit."""
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(params=["small disk", "file size limit"] if SOAK else ["small disk"])
+def space(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk | FileSizeLimit]:
+    disk = SmallDisk(tmp_path / "state-w0")
+    yield disk if disk.mounted and request.param == "small disk" else FileSizeLimit()
+    disk.close()
 
 
 def feed_until_ended(lives: Lives) -> int:
     """The exit code of a worker that gives up by itself while a stream goes on."""
-    process = lives.trial.workers[lives.name].process
+    process = lives.worker.process
     deadline = lives.trial.clock.monotonic() + LIFE_SECONDS_MAX
     while process.poll() is None:
         lives.feed(RECORDS_OF_A_LIFE // 4)
@@ -306,28 +340,28 @@ def feed_until_ended(lives: Lives) -> int:
     return process.returncode
 
 
-def test_a_worker_without_disk_space_stops_with_one_line_and_goes_on_when_there_is_some(kafka, tmp_path, capsys):
+def test_a_worker_without_disk_space_stops_with_one_line_and_goes_on_when_there_is_some(kafka, tmp_path, capsys, space):
     trial = Trial(kafka.bootstrap_servers, tmp_path, SEED, RECORDS_AT_FIRST * 2, batch_records=50, streams=STREAMS)
     lives = Lives(trial)
-    with small_disk(tmp_path / "state-w0") as disk:
-        lives.start()
-        lives.feed(RECORDS_OF_A_LIFE)
-        lives.wait_until_read()
-        ballast = fill(disk)
-        assert feed_until_ended(lives) == StoreFull.exit_code, lives.log()
-        # Still no space: it does not start either.
-        lives.start()
-        assert feed_until_ended(lives) == StoreFull.exit_code, lives.log()
-        said = [line for line in lives.log().splitlines() if line.startswith("error:")]
-        assert len(said) == 2, lives.log()
-        for line in said:
-            assert str(disk) in line
-            assert "free space or enlarge the volume" in line
-        assert "Traceback" not in lives.log()
-        ballast.unlink()
-        lives.live()
-        found = trial.check()
+    lives.start()
+    lives.feed(RECORDS_OF_A_LIFE)
+    lives.wait_until_read()
+    space.fill(lives.worker)
+    assert feed_until_ended(lives) == StoreFull.exit_code, lives.log()
+    # Still no space: it does not start either.
+    lives.start()
+    space.fill(lives.worker)
+    assert feed_until_ended(lives) == StoreFull.exit_code, lives.log()
+    said = [line for line in lives.log().splitlines() if line.startswith("error:")]
+    assert len(said) == 2, lives.log()
+    for line in said:
+        assert str(tmp_path / "state-w0") in line
+        assert "free space or enlarge the volume" in line
+    assert "Traceback" not in lives.log()
+    space.free()
+    lives.live()
+    found = trial.check()
+    kind = type(space).__name__
     say(
-        capsys,
-        f"disk full while running and at the start: {found.expected} outputs checked, 0 lost, 0 doubled, 0 wrong",
+        capsys, f"no space while running and at the start ({kind}): {found.expected} outputs checked, 0 lost, 0 doubled"
     )
