@@ -98,6 +98,10 @@ _REFUSED: dict[int, tuple[type[ConfigError], str]] = {
     KafkaError._UNSUPPORTED_FEATURE: (BrokerTooOld, "the broker is too old for this setting; use a newer broker"),
 }
 
+_MEMBER_FENCED = (
+    "another worker with the same kafka.group_instance_id is running, or the group's coordinator moved while this one "
+    "joined; started again it joins anew"
+)
 _TRANSACTION_FENCED = (
     "another worker with the same transactional id took over, or the broker ended a transaction that was open for "
     "longer than kafka.transaction_timeout_ms; the worker restarts from the committed state"
@@ -118,7 +122,7 @@ def translate(error: KafkaError, doing: str) -> WorkerError:
     """What a failed call means that is not part of a transaction. `doing` begins the sentence."""
     code = error.code()
     if code in _FENCED or (code == KafkaError._FATAL and "instance" in error.str()):
-        return Fenced(f"{doing}: {error.str()}", "another worker with the same kafka.group_instance_id is running")
+        return Fenced(f"{doing}: {error.str()}", _MEMBER_FENCED)
     if code in _REFUSED:
         refusal, hint = _REFUSED[code]
         return refusal(f"{doing}: {error.str()}", hint)
