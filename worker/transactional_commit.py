@@ -10,8 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from worker.adapters.kafka_consumer import KafkaConsumer
 from worker.adapters.kafka_producer import TrackedRecord, TransactionalKafkaProducer
+from worker.core.joint import JointAction, PartitionIncident, joint_action, refuse_to_send_offsets
 from worker.core.slots import StreamTable
 from worker.core.transaction import TransactionEvent, TransactionMachine, TransactionState
 from worker.core.types import DeadLetter, PredictionBatch
@@ -67,6 +70,7 @@ class TransactionalDelivery:
 
         def steps() -> Targets:
             self._begin_once()
+            self._note_assignments(np.unique(predictions.partitions).tolist())
             send_predictions(self._producer, self._topics, predictions, values)
             self._machine.apply(TransactionEvent.PRODUCED)
             return {}
@@ -80,6 +84,7 @@ class TransactionalDelivery:
 
         def steps() -> Targets:
             self._begin_once()
+            self._note_assignments([partition.index for partition in partitions])
             # 1. Dead letters and changed rows follow the outputs into the transaction.
             send_dead_letters(self._producer, self._topics, letters)
             self._hook("dead_letters_sent")
@@ -91,19 +96,19 @@ class TransactionalDelivery:
                 if partition.index in last_rows:
                     partition.changelog_next_offset = last_rows[partition.index].offset + 1
             self._hook("flushed")
-            # 3. No partition of the batch changed hands since the transaction began.
-            self._check_ownership(partitions)
-            # 4. The group's identity as of now; one that cannot fence would let anybody commit.
+            # 3. The group's identity as of now must be able to fence, and no partition may have changed hands since its
+            # records were processed.
             group = self._consumer.group_metadata()
-            if not group.can_fence:
-                raise TransactionAborted(f"the group's metadata cannot fence (generation {group.generation})")
-            # 5. Input offsets, with the restore target in each one's metadata.
+            now = {partition.index: partition.machine.assignment_id for partition in self._ownership}
+            if refusal := refuse_to_send_offsets(group, self._assignments, now):
+                raise TransactionAborted(refusal)
+            # 4. Input offsets, with the restore target in each one's metadata.
             targets.update({each.index: (each.next_offset, self._identity.metadata(each)) for each in partitions})
             topic = self._topics.input
             self._until_deadline(lambda: self._producer.send_offsets(topic, targets, group, CALL_SECONDS_MAX))
             self._machine.apply(TransactionEvent.OFFSETS_SENT)
             self._hook("offsets_sent")
-            # 6. The decision. A timeout means "ask again", never "aborted".
+            # 5. The decision. A timeout means "ask again", never "aborted".
             self._decide()
             self._hook("committed")
             return targets
@@ -114,8 +119,9 @@ class TransactionalDelivery:
     def abandon(self, partitions: Sequence[OwnedPartition]) -> bool:
         """Abort the open transaction: it holds records of all partitions, so all of them go back."""
         del partitions
-        if self._machine.state is TransactionState.OPEN:
-            self._abort("partitions were lost")
+        if joint_action(PartitionIncident.LOST, self._machine.state) is not JointAction.ABORT:
+            return False
+        self._abort("partitions were lost")
         return True
 
     def supersede(self, partition: OwnedPartition, keys: Sequence[bytes]) -> None:
@@ -136,8 +142,13 @@ class TransactionalDelivery:
             self._machine.apply(TransactionEvent.PRODUCER_REPLACED)
         self._producer.begin()
         self._machine.apply(TransactionEvent.BEGUN)
-        self._assignments = {partition.index: partition.machine.assignment_id for partition in self._ownership}
+        self._assignments = {}
         self._hook("begun")
+
+    def _note_assignments(self, partitions: Sequence[int]) -> None:
+        """Under which assignment each partition's first records of this transaction were processed."""
+        for index in partitions:
+            self._assignments.setdefault(index, self._ownership[index].machine.assignment_id)
 
     def _send_changelog(self, partitions: Sequence[OwnedPartition], changes: Changes) -> dict[int, TrackedRecord]:
         """Rows and tombstones of each partition; the last one of a partition tells the changelog's offset."""
@@ -151,12 +162,6 @@ class TransactionalDelivery:
             tracked[index] = self._producer.produce_tracked(self._changelog, index, keys[-1], values[-1], time_ms)
         return tracked
 
-    def _check_ownership(self, partitions: Sequence[OwnedPartition]) -> None:
-        for partition in partitions:
-            current = self._ownership.get(partition.index)
-            if current is not partition or self._assignments.get(partition.index) != partition.machine.assignment_id:
-                raise TransactionAborted(f"partition {partition.index} changed hands since the transaction began")
-
     def _decide(self) -> None:
         try:
             self._until_deadline(lambda: self._producer.commit(CALL_SECONDS_MAX))
@@ -165,12 +170,12 @@ class TransactionalDelivery:
         self._machine.apply(TransactionEvent.COMMIT_SUCCEEDED)
 
     def _store(self, partitions: Sequence[OwnedPartition], changes: Changes) -> None:
-        # 7. Only now the stores: they hold committed rows and nothing else.
+        # 6. Only now the stores: they hold committed rows and nothing else.
         for partition in partitions:
             assert partition.store is not None, "a running partition has a store"
             partition.store.write(changes.get(partition.index, ()), partition.position())
             self._hook("stored")
-        # 8. The rows in memory are the committed ones.
+        # 7. The rows in memory are the committed ones.
         self._table.committed()
         for partition in partitions:
             partition.committed()

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,20 @@ batch_records = {batch_records}
 [http]
 port = 0
 """
+
+
+STARTED: list[subprocess.Popen[bytes]] = []
+"""Every supervisor of this test run; each leads a process group."""
+
+
+def kill_what_is_left() -> None:
+    """End workers that a failed test left behind; they would slow down all tests after it."""
+    for process in STARTED:
+        # The group outlives its leader while a worker is in it.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    STARTED.clear()
 
 
 @dataclass
@@ -157,6 +172,7 @@ class Trial:
             stderr=log,
             start_new_session=True,
         )
+        STARTED.append(process)
         self.workers[name] = Worker(name, self.folder, process)
         return self.workers[name]
 

@@ -49,15 +49,16 @@ def finish(trial: Trial, seconds: float) -> str:
 
 def test_random_kills_of_one_of_three_workers(kafka, tmp_path, capsys):
     chance = random.Random(SEED)
-    trial = Trial(kafka.bootstrap_servers, tmp_path, SEED, records=int(RATE * KILLS * 1.6), interval_ms=150)
+    trial = Trial(kafka.bootstrap_servers, tmp_path, SEED, records=int(RATE * KILLS * 3), interval_ms=150)
     names = ["w0", "w1", "w2"]
     for name in names:
         trial.start(name)
     trial.wait_and_trickle(4.0, RATE)
     hit = 0
-    for _ in range(KILLS):
+    for number in range(KILLS):
         trial.wait_and_trickle(chance.uniform(0.3, 1.5), RATE)
-        name = chance.choice(names)
+        # Every other kill is blind; on a busy machine most of those meet a worker that is still starting.
+        name = trial.one_in_a_transaction(RATE / 2, 30.0) if number % 2 else chance.choice(names)
         hit += trial.kill(name) in OPEN_STEPS
         trial.start(name)
     result = finish(trial, 60 + 2 * KILLS)
@@ -70,14 +71,14 @@ def test_workers_frozen_beyond_their_timeouts_do_not_come_back_as_zombies(kafka,
 
     def run(number: int) -> tuple[int, int, str]:
         chance = random.Random(f"{SEED}-{number}")
-        records = int(RATE / 2 * FREEZE_SECONDS * 1.4 * rounds)
+        records = int(RATE / 2 * FREEZE_SECONDS * 1.8 * rounds)
         trial = Trial(kafka.bootstrap_servers, tmp_path / str(number), SEED + number, records, interval_ms=400)
         for name in ("w0", "w1"):
             trial.start(name)
         hit = ended = 0
         for _ in range(rounds):
             trial.wait_and_trickle(chance.uniform(3.0, 4.0), RATE / 2)
-            name = trial.one_in_a_transaction(RATE / 2, 5.0)
+            name = trial.one_in_a_transaction(RATE / 4, 30.0)
             trial.send(name, signal.SIGSTOP)
             hit += trial.workers[name].last_step in OPEN_STEPS
             trial.wait_and_trickle(FREEZE_SECONDS, RATE / 2)

@@ -34,11 +34,7 @@ def trial(kafka, tmp_path):
     made.start("w0", static=False)
     made.drain(90)
     assert set(made.stop().values()) == {0}
-    yield made
-    for worker in made.workers.values():
-        if worker.process.poll() is None:
-            worker.process.kill()
-            worker.process.wait()
+    return made
 
 
 def reset(trial: Trial, *options: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 
 import numpy as np
@@ -13,6 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from worker.adapters.kafka_errors import KafkaFailed, translate, translate_consumed
 from worker.adapters.kafka_properties import RECONNECT
+from worker.core.group_metadata import GroupMetadata, parse_group_metadata
 from worker.core.types import Headers, RecordBatch
 from worker.errors import Fenced, PositionOutOfRange, Retriable, WorkerError
 from worker.ports import RebalanceListener
@@ -37,32 +37,6 @@ FORCED: dict[str, object] = {
 }
 
 _MESSAGE_TIME = itemgetter(1)
-
-
-@dataclass(slots=True, frozen=True)
-class GroupMetadata:
-    """Who this member is to the group coordinator. `raw` is what a transactional offset commit carries."""
-
-    raw: bytes
-    group: str
-    generation: int
-    member_id: str
-
-    @property
-    def can_fence(self) -> bool:
-        """Whether the broker can refuse a commit of a former member; else it accepts anybody's."""
-        return self.generation >= 0 and self.member_id != ""
-
-
-def parse_group_metadata(raw: bytes) -> GroupMetadata:
-    """Read librdkafka's serialised group metadata. Raises KafkaFailed for a layout that is not known."""
-    magic, generation_bytes = b"CGMDv2:", 4
-    body = raw[len(magic) + generation_bytes :].split(b"\0")
-    if not raw.startswith(magic) or len(body) < 3:
-        raise KafkaFailed(f"group metadata of an unknown layout: {raw[:16]!r}")
-    # librdkafka writes the number in the machine's byte order; it never leaves this process.
-    generation = int(np.frombuffer(raw, np.int32, 1, len(magic))[0])
-    return GroupMetadata(raw, body[0].decode(), generation, body[1].decode())
 
 
 class KafkaConsumer:
@@ -169,8 +143,11 @@ class KafkaConsumer:
                 raise translate(answer.error, f"committing the offset of {self.topic}[{answer.partition}]")
 
     def group_metadata(self) -> GroupMetadata:
-        """This member's identity as of now; take it anew for every transactional commit."""
-        return parse_group_metadata(self._consumer.consumer_group_metadata())
+        """This member's identity as of now; take it anew for every transactional commit. Raises KafkaFailed."""
+        try:
+            return parse_group_metadata(self._consumer.consumer_group_metadata())
+        except ValueError as error:
+            raise KafkaFailed(str(error)) from error
 
     def consumer_lag(self) -> dict[int, int]:
         """Records between what was handed out and the log's (stable) end, per partition that is being fetched.

@@ -10,7 +10,6 @@ from typing import cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from worker.adapters.kafka_consumer import GroupMetadata
 from worker.adapters.kafka_errors import (
     SUSPICIOUS,
     translate_produced,
@@ -18,6 +17,7 @@ from worker.adapters.kafka_errors import (
     translate_transactional_produced,
 )
 from worker.adapters.kafka_properties import RECONNECT
+from worker.core.group_metadata import GroupMetadata
 from worker.core.types import Headers
 from worker.errors import OutcomeUnknown, ProduceFailed, Retriable, TransactionAborted, WorkerError
 

@@ -18,8 +18,7 @@ from tests.group_member import (
     read,
     wait_until_assigned,
 )
-from worker.adapters.kafka_consumer import KafkaConsumer, parse_group_metadata
-from worker.adapters.kafka_errors import KafkaFailed
+from worker.adapters.kafka_consumer import KafkaConsumer
 from worker.adapters.kafka_producer import KafkaProducer
 from worker.errors import PositionOutOfRange, Retriable
 
@@ -174,30 +173,6 @@ def test_only_the_metadata_of_a_joined_member_can_fence(join: Join, topic: str) 
     assert joined.can_fence
     assert joined.group == topic
     assert joined.generation >= 0
-
-
-@pytest.mark.parametrize(
-    ("raw", "generation", "member_id", "can_fence"),
-    [
-        (b"CGMDv2:\xff\xff\xff\xffgroup\x00\x00\x01", -1, "", False),
-        (b"CGMDv2:\xff\xff\xff\xffgroup\x00own-uuid\x00\x01", -1, "own-uuid", False),
-        (b"CGMDv2:\x01\x00\x00\x00group\x00\x00\x01", 1, "", False),
-        (b"CGMDv2:\x02\x00\x00\x00group\x00member\x00\x00pod-0\x00", 2, "member", True),
-    ],
-)
-def test_generation_and_member_must_both_be_there_to_fence(
-    raw: bytes, generation: int, member_id: str, can_fence: bool
-) -> None:
-    parsed = parse_group_metadata(raw)
-    assert (parsed.group, parsed.generation, parsed.member_id) == ("group", generation, member_id)
-    assert parsed.can_fence is can_fence
-    assert parsed.raw == raw
-
-
-@pytest.mark.parametrize("raw", [b"", b"CGMDv9:\x01\x00\x00\x00g\x00m\x00\x01", b"CGMDv2:\x01\x00"])
-def test_group_metadata_of_an_unknown_layout_is_refused(raw: bytes) -> None:
-    with pytest.raises(KafkaFailed, match="unknown layout"):
-        parse_group_metadata(raw)
 
 
 def test_a_commit_that_the_group_refuses_is_retriable(join: Join, client: dict[str, object], topic: str) -> None:

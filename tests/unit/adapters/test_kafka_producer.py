@@ -9,8 +9,8 @@ from confluent_kafka import Consumer, Message, TopicPartition
 
 from tests.group_member import deadline
 from worker.adapters.embedded_broker import EmbeddedBroker
-from worker.adapters.kafka_consumer import parse_group_metadata
 from worker.adapters.kafka_producer import KafkaProducer, TransactionalKafkaProducer
+from worker.core.group_metadata import parse_group_metadata
 from worker.errors import OutcomeUnknown, ProduceFailed, Retriable, TransactionAborted
 
 ReadAll = Callable[[int, int], list[Message]]
