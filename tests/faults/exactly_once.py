@@ -8,7 +8,6 @@ open (last stable offset = high watermark).
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import subprocess
@@ -115,8 +114,6 @@ class Trial:
     during: list[FollowedRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # A trial that fails leaves its workers running, for a look at them while the test run lasts.
-        atexit.register(self.kill_all)
         self.clock = SystemClock()
         self.name = f"trial-{uuid.uuid4().hex[:8]}"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -182,12 +179,6 @@ class Trial:
         os.killpg(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
         return worker.last_step
-
-    def kill_all(self) -> None:
-        """kill -9 all that still run."""
-        for name, worker in self.workers.items():
-            if worker.process.poll() is None:
-                self.kill(name)
 
     def send(self, name: str, number: signal.Signals) -> None:
         """A signal to the worker and its supervisor."""
