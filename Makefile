@@ -1,5 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Test files side by side: most of their time is waiting for groups, brokers and timeouts.
+JOBS ?= 3
 
 .PHONY: help demo test check lint format bench soak kafka kafka-stop clean
 
@@ -21,7 +23,7 @@ demo: .venv/installed  ## The main job on an embedded broker (ARGS="--keep" leav
 	@$(BIN)/lstm-worker demo $(ARGS)
 
 test: .venv/installed-dev  ## The whole test suite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 check: lint  ## Linters, types and unit tests
 	@$(BIN)/python -m pytest tests/unit tests/test_tidy.py
@@ -41,8 +43,8 @@ kafka: .venv/installed-dev  ## Start a real Apache Kafka from Maven jars (ARGS="
 kafka-stop: .venv/installed-dev  ## Stop it and remove its data
 	@$(BIN)/python -m tools.kafka stop
 
-soak: .venv/installed-dev  ## All fault tests with all their faults: an hour or more, prints its progress
-	@LSTM_WORKER_SOAK=1 $(BIN)/python -m pytest tests/faults $(ARGS)
+soak: .venv/installed-dev  ## All fault tests with all their faults, an hour or so (LSTM_WORKER_SEED=2 continues)
+	@LSTM_WORKER_SOAK=1 $(BIN)/python -m pytest --verbose --numprocesses $(JOBS) --dist loadfile tests/sim tests/faults $(ARGS)
 
 bench: .venv/installed  ## Throughput, step cost, start-up and memory on this machine
 	@$(BIN)/lstm-worker bench $(ARGS)

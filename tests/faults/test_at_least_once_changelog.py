@@ -6,7 +6,6 @@ Outputs may repeat; no sample is lost or stepped twice, and the changelog alone 
 from __future__ import annotations
 
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -56,14 +55,14 @@ def trials(kafka, tmp_path_factory):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_worker_killed_at_any_step_that_may_lose_its_disk_steps_every_sample_once(trials, step, capsys):
+def test_a_worker_killed_at_any_step_that_may_lose_its_disk_steps_every_sample_once(trials, step, record_property):
     trial = trials[step]
     log = trial.workers["w0"].log()
     assert trial.codes == {"w0": 0}, log
     assert log.count(" killed ") == KILLS, log
     found = trial.check(repeats_allowed=True)
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n  {step}: {KILLS} kills, {KILLS // 2} disks lost, {found.expected} outputs checked, "
-            f"{found.repeats} repeats, 0 lost, 0 stepped twice"
-        )
+    record_property(
+        "counts",
+        f"{step}: {KILLS} kills, {KILLS // 2} disks lost, {found.expected} outputs checked, "
+        f"{found.repeats} repeats, 0 lost, 0 stepped twice",
+    )

@@ -112,7 +112,7 @@ def scenarios(tmp_path_factory):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_worker_killed_at_any_step_steps_every_sample_once(scenarios, step, capsys):
+def test_a_worker_killed_at_any_step_steps_every_sample_once(scenarios, step, record_property):
     scenario = scenarios[step]
     lives = (scenario.folder / "lives.log").read_text()
     assert scenario.process.returncode == 0, lives
@@ -122,8 +122,8 @@ def test_a_worker_killed_at_any_step_steps_every_sample_once(scenarios, step, ca
     assert {stream: row.header["step"] for stream, row in rows.items()} == {
         stream: len(sequence.samples) for stream, sequence in scenario.oracle.open.items()
     }
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\n  {step}: {KILLS} kills, {found.expected} outputs checked, {found.repeats} repeats, "
-            f"largest difference {found.largest_difference:.0e}"
-        )
+    record_property(
+        "counts",
+        f"{step}: {KILLS} kills, {found.expected} outputs checked, {found.repeats} repeats, "
+        f"largest difference {found.largest_difference:.0e}",
+    )

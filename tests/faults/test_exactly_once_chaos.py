@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -30,11 +29,6 @@ FREEZE_SECONDS = 13.0
 """Beyond the session (6 s) and transaction (10 s) timeouts of a trial."""
 
 
-def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    with capsys.disabled():
-        sys.stdout.write(f"\n  {text}")
-
-
 def finish(trial: Trial, seconds: float) -> str:
     """The rest of the input, the end of all workers, all oracles."""
     trial.revive()
@@ -47,7 +41,7 @@ def finish(trial: Trial, seconds: float) -> str:
     return f"{trial.check().expected} outputs checked, 0 lost, 0 doubled, 0 wrong"
 
 
-def test_random_kills_of_one_of_three_workers(kafka, tmp_path, capsys):
+def test_random_kills_of_one_of_three_workers(kafka, tmp_path, record_property):
     chance = random.Random(SEED)
     trial = Trial(kafka.bootstrap_servers, tmp_path, SEED, records=int(RATE * KILLS * 3), interval_ms=150)
     names = ["w0", "w1", "w2"]
@@ -62,11 +56,11 @@ def test_random_kills_of_one_of_three_workers(kafka, tmp_path, capsys):
         hit += trial.kill(name) in OPEN_STEPS
         trial.start(name)
     result = finish(trial, 60 + 2 * KILLS)
-    say(capsys, f"random kills: {KILLS}, {hit} hit an open transaction, {result} (seed {SEED})")
+    record_property("counts", f"random kills: {KILLS}, {hit} hit an open transaction, {result} (seed {SEED})")
     assert hit >= OPEN_SHARE_MIN * KILLS, f"says nothing: only {hit} of {KILLS} kills hit an open transaction"
 
 
-def test_workers_frozen_beyond_their_timeouts_do_not_come_back_as_zombies(kafka, tmp_path, capsys):
+def test_workers_frozen_beyond_their_timeouts_do_not_come_back_as_zombies(kafka, tmp_path, record_property):
     rounds = FREEZES // FREEZES_SIDE_BY_SIDE
 
     def run(number: int) -> tuple[int, int, str]:
@@ -90,14 +84,16 @@ def test_workers_frozen_beyond_their_timeouts_do_not_come_back_as_zombies(kafka,
     with ThreadPoolExecutor(FREEZES_SIDE_BY_SIDE) as pool:
         results = list(pool.map(run, range(FREEZES_SIDE_BY_SIDE)))
     hit, ended = sum(each[0] for each in results), sum(each[1] for each in results)
-    say(capsys, f"freezes: {FREEZES}, {hit} hit an open transaction, {ended} workers gave up and were restarted")
+    record_property(
+        "counts", f"freezes: {FREEZES}, {hit} hit an open transaction, {ended} workers gave up and were restarted"
+    )
     for _, _, text in results:
-        say(capsys, f"  {text}")
+        record_property("counts", f"  {text}")
     assert hit >= OPEN_SHARE_MIN * FREEZES, f"says nothing: only {hit} of {FREEZES} freezes hit an open transaction"
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
-def test_rebalances_by_joins_and_leaves(kafka, tmp_path, capsys, protocol):
+def test_rebalances_by_joins_and_leaves(kafka, tmp_path, record_property, protocol):
     chance = random.Random(SEED)
     trial = Trial(
         kafka.bootstrap_servers,
@@ -125,4 +121,6 @@ def test_rebalances_by_joins_and_leaves(kafka, tmp_path, capsys, protocol):
     for name in members:
         assert trial.end(name) == 0, trial.workers[name].log()
     found = trial.check()
-    say(capsys, f"{protocol}: {REBALANCES} rebalances by joins and leaves, {found.expected} outputs checked")
+    record_property(
+        "counts", f"{protocol}: {REBALANCES} rebalances by joins and leaves, {found.expected} outputs checked"
+    )

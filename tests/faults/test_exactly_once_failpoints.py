@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -48,12 +47,11 @@ def trials(kafka, tmp_path_factory):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_worker_killed_at_any_step_of_the_commit_publishes_every_output_exactly_once(trials, step, capsys):
+def test_a_worker_killed_at_any_step_of_the_commit_publishes_every_output_exactly_once(trials, step, record_property):
     trial = trials[step]
     log = trial.workers["w0"].log()
     assert trial.codes == {"w0": 0}, log
     assert log.count(" killed ") == KILLS, log
     found = trial.check()
-    with capsys.disabled():
-        hit = "open transaction" if step in OPEN_STEPS - {"polled"} else "no open transaction, or maybe"
-        sys.stdout.write(f"\n  {step}: {KILLS} kills ({hit}), {found.expected} outputs checked, 0 repeats")
+    hit = "open transaction" if step in OPEN_STEPS - {"polled"} else "no open transaction, or maybe"
+    record_property("counts", f"{step}: {KILLS} kills ({hit}), {found.expected} outputs checked, 0 repeats")
