@@ -98,7 +98,10 @@ class KafkaSettings(Section):
         description="A member silent for so long is dead. Not sent with consumer.",
     )
     transaction_timeout_ms: Integer = Field(
-        default=15_000, ge=1_000, le=900_000, description="The broker aborts a transaction that is open for longer."
+        default=15_000,
+        ge=1_000,
+        le=2_147_483_647,
+        description="The broker aborts a transaction that is open for longer.",
     )
     properties: Properties = Field(
         default_factory=dict, repr=False, description="Any librdkafka property, for every client: SASL, TLS, …"
