@@ -39,19 +39,24 @@ def status_of_running_worker(bind: str, port: int) -> dict[str, Any] | None:
     return None if found is None else found[1]
 
 
-def stage_seconds_of_running_worker(bind: str, port: int) -> dict[str, float]:
-    """Seconds of the loop by stage since the worker's start, from /metrics. Raises ConfigError when none answers."""
+def metrics_of_running_worker(bind: str, port: int) -> str:
+    """What /metrics gives. Raises ConfigError when none answers."""
     connection = HTTPConnection(_ANY_ADDRESS.get(bind, bind), port, timeout=TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
+        return connection.getresponse().read().decode()
     except (OSError, HTTPException) as error:
         raise ConfigError(
             f"the worker at {bind}:{port} does not answer ({error})", "check http.bind and http.port"
         ) from error
     finally:
         connection.close()
-    return {stage: float(seconds) for stage, seconds in _STAGE_LINE.findall(text)}
+
+
+def stage_seconds_of_running_worker(bind: str, port: int) -> dict[str, float]:
+    """Seconds of the loop by stage since the worker's start. Raises ConfigError when none answers."""
+    found = _STAGE_LINE.findall(metrics_of_running_worker(bind, port))
+    return {stage: float(seconds) for stage, seconds in found}
 
 
 def _asked(bind: str, port: int, path: str) -> tuple[int, dict[str, Any] | None] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -30,6 +31,7 @@ def run(
     bootstrap_servers: BootstrapOption = None,
     group_id: GroupOption = None,
     on_model_change: OnModelChange = None,
+    processes: Annotated[int, typer.Option(min=1, help="Run so many members of the group on this machine.")] = 1,
     print_config: Annotated[bool, typer.Option("--print-config", help="Print the settings and exit.")] = False,
 ) -> None:
     """Consume samples, step each stream's state, publish a probability for every sample."""
@@ -41,7 +43,24 @@ def run(
         typer.echo(effective_toml(settings), nl=False)
         return
     configure_logging(settings.log.format, settings.log.level)
-    serve(settings)
+    if processes == 1:
+        serve(settings)
+        return
+    from worker.cli.supervised import supervise
+
+    raise typer.Exit(supervise(settings, _options(config, flags, bootstrap_servers, group_id), processes))
+
+
+def _options(config: Path | None, flags: list[str], bootstrap_servers: str | None, group_id: str | None) -> list[str]:
+    """The command line that gives a single worker the same settings."""
+    options = [] if config is None else ["--config", str(config)]
+    for flag in flags:
+        options += ["--set", flag]
+    if bootstrap_servers is not None:
+        options += ["--bootstrap-servers", bootstrap_servers]
+    if group_id is not None:
+        options += ["--group-id", group_id]
+    return options
 
 
 def serve(settings: Settings) -> None:
