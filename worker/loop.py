@@ -196,6 +196,9 @@ class Worker:
         self._consumer.start_at({partition.index: partition.next_offset})
 
     def _start_ready_partitions(self) -> None:
+        if self._opener.busy():
+            # Taking over a partition may commit it alone: nothing of the others may be in that commit.
+            self._commit()
         ready = self._opener.progress()
         if ready:
             self._consumer.start_at({partition.index: partition.next_offset for partition in ready})

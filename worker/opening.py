@@ -27,6 +27,9 @@ class Opener(Protocol):
     def progress(self) -> list[OwnedPartition]:
         """Do a bounded piece of work; return the partitions that can run now. Their `next_offset` says where from."""
 
+    def busy(self) -> bool:
+        """Whether `progress` has anything to do."""
+
     def forget(self, partition: OwnedPartition) -> None:
         """The partition was revoked or lost."""
 
@@ -52,6 +55,9 @@ class LocalOpener:
 
     def begin(self, partitions: Sequence[OwnedPartition]) -> None:
         self._waiting.extend(partitions)
+
+    def busy(self) -> bool:
+        return bool(self._waiting)
 
     def forget(self, partition: OwnedPartition) -> None:
         if partition in self._waiting:

@@ -132,6 +132,9 @@ class ChangelogOpener:
             )
         self._waiting.extend(partitions)
 
+    def busy(self) -> bool:
+        return bool(self._waiting or self._restoring)
+
     def forget(self, partition: OwnedPartition) -> None:
         if partition in self._waiting:
             self._waiting.remove(partition)
