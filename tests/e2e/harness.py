@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.model_files import FOLDER
+from tests.reading import read_to_the_end
 from worker.adapters.clock import SystemClock
 from worker.adapters.embedded_broker import PARTITIONS_PER_TOPIC
 from worker.adapters.http_client import status_of_running_worker
@@ -171,14 +172,7 @@ class Job:
         reader = Follower(
             self.bootstrap, topic or self.output, range(PARTITIONS_PER_TOPIC), properties={"log_level": 0}
         )
-        found: list[FollowedRecord] = []
-        quiet = 0
-        while quiet < 2:
-            batch = reader.poll(0.3)
-            found.extend(batch)
-            quiet = 0 if batch else quiet + 1
-        reader.close()
-        return found
+        return read_to_the_end(reader, PARTITIONS_PER_TOPIC)
 
     def published(self) -> list[dict[str, Any]]:
         return [json.loads(record.value or b"null") for record in self.read()]

@@ -34,7 +34,7 @@ def test_several_processes_share_the_partitions_and_one_that_is_killed_is_starte
     one = job()
     one.start("--processes", "2")
     one.wait_until(shared)
-    assert ask("/readyz")[0] == 200
+    one.wait_until(lambda: ask("/readyz")[0] == 200)
     one.send([sample(1, 2)] * 3)
     one.wait_until(lambda: (one.status() or {}).get("records") == 3)
     victim = next(

@@ -22,6 +22,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from tests.model_files import FOLDER, PREFIX_FEATURES, logit_and_probability
 from tests.oracle import Oracle
+from tests.reading import read_to_the_end
 from tests.recordings import Comparison, Sender, compare, samples
 from tests.stores import open_rows
 from worker.adapters.clock import SystemClock
@@ -247,7 +248,9 @@ class Trial:
         assert self.produced == len(self.given), "the trial has not produced all of its input"
         afterwards = self.all_outputs()
         comparison = compare(afterwards, self.oracle, logit_and_probability, repeats_allowed=repeats_allowed)
-        self.read(0.5)
+        deadline = self.clock.monotonic() + 60
+        while self.read() < len(afterwards) and self.clock.monotonic() < deadline:
+            pass
         seen = [(record.partition, record.offset, record.value) for record in self.during]
         assert sorted(seen) == [(record.partition, record.offset, record.value) for record in sorted_(afterwards)], (
             "a reader during the faults saw something else than one afterwards"
@@ -260,13 +263,7 @@ class Trial:
     def all_outputs(self) -> list[FollowedRecord]:
         reader = self.output_reader()
         ends = self.admin.end_offsets(f"{self.name}-out", range(PARTITIONS), read_committed=True)
-        found: list[FollowedRecord] = []
-        quiet = 0
-        while quiet < 3:
-            batch = reader.poll(0.3)
-            found.extend(batch)
-            quiet = 0 if batch else quiet + 1
-        reader.close()
+        found = read_to_the_end(reader, PARTITIONS)
         assert all(record.offset < ends[record.partition] for record in found)
         return found
 
@@ -274,16 +271,10 @@ class Trial:
         """(Partition, stream key) → newest row; streams with a tombstone are left out."""
         changelog: dict[tuple[int, bytes], bytes | None] = {}
         reader = Follower(self.bootstrap, f"{self.name}-changelog", range(PARTITIONS), properties={"log_level": 0})
-        quiet = 0
-        while quiet < 3:
-            batch = reader.poll(0.3)
-            for record in batch:
-                # Progress records are nobody's state.
-                if record.key == PROGRESS_KEY:
-                    continue
+        for record in read_to_the_end(reader, PARTITIONS):
+            # Progress records are nobody's state.
+            if record.key != PROGRESS_KEY:
                 changelog[(record.partition, record.key or b"")] = record.value
-            quiet = 0 if batch else quiet + 1
-        reader.close()
         return {stream: row for stream, row in changelog.items() if row is not None}
 
     def check_states(self) -> None:

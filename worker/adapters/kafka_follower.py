@@ -48,8 +48,11 @@ class Follower:
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 50,
+                "enable.partition.eof": True,
             }
         )
+        self.at_end: set[int] = set()
+        """Partitions whose (stable) end was met after their last record."""
         start = OFFSET_END if from_end else OFFSET_BEGINNING
         self._consumer.assign([TopicPartition(topic, partition, start) for partition in partitions])
 
@@ -64,7 +67,11 @@ class Follower:
     def _failed(self, message: Message) -> bool:
         error = message.error()
         if error is None:
+            self.at_end.discard(message.partition() or 0)
             return False
+        if error.code() == KafkaError._PARTITION_EOF:
+            self.at_end.add(message.partition() or 0)
+            return True
         if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART or error.fatal():
             raise translate_consumed(error, self._topic, message.partition(), message.offset())
         return True
