@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from tests.sim.disk import Row
 from tests.sim.owned import Output, step
 from tests.sim.world import PARTITIONS, World
 from worker.core.commit_metadata import parse_metadata
+from worker.core.state_row import decode_row
 
 Check = Callable[[World], str]
 
@@ -32,6 +34,14 @@ def expected(world: World, index: int) -> tuple[list[Output], dict[str, Row]]:
 def published(world: World, index: int) -> list[Output]:
     log = world.kafka.logs["output", index]
     return [entry.value for entry in log.read(0, log.high_watermark)]
+
+
+def as_row(value: Any) -> Row:
+    """A row as the simulated worker holds it, also from the bytes of the real one."""
+    if not isinstance(value, bytes):
+        return Row(*value)
+    row = decode_row(value)
+    return Row(int(str(row.header["step"])), int(row.state[0]), int(str(row.header["last_offset"])))
 
 
 def finished(world: World) -> str:
@@ -79,7 +89,7 @@ def changelog_is_the_state(world: World) -> str:
         log, rows = world.kafka.logs["changelog", index], {}
         for entry in log.read(0, log.high_watermark):
             rows[entry.key] = entry.value
-        held = {key: row for key, row in rows.items() if row is not None}
+        held = {key: as_row(row) for key, row in rows.items() if row is not None}
         if held != expected(world, index)[1]:
             return f"changelog: partition {index} holds {held}"
     return ""
@@ -89,9 +99,10 @@ def stores_are_the_state(world: World) -> str:
     """The store of each partition's owner; damage that nobody has met yet is left out."""
     for worker in world.alive():
         for index, partition in worker.owned.items():
-            held = partition.running and not partition.changed and not partition.disk.corrupted
-            if held and partition.disk.rows() != expected(world, index)[1]:
-                return f"store: partition {index} of {worker.name} holds {partition.disk.rows()}"
+            rows = {key: as_row(row) for key, row in partition.disk.rows().items()}
+            current = partition.running and not partition.changed and not partition.disk.corrupted
+            if current and rows != expected(world, index)[1]:
+                return f"store: partition {index} of {worker.name} holds {rows}"
     return ""
 
 
@@ -115,7 +126,8 @@ def watermark_is_of_the_state(world: World) -> str:
         if not isinstance(found, tuple):
             continue
         metadata = parse_metadata(found[1])
-        right = max(record.number for record in world.input[index][world.kafka.input_low : found[0]])
+        seen = world.input[index][world.kafka.input_low : found[0]]
+        right = max((record.number for record in seen if record.kind != "skip"), default=-1)
         if metadata is None or metadata.watermark_ms != right:
             return f"watermark: partition {index} has {metadata}, not {right}"
     return ""

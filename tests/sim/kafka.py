@@ -180,7 +180,7 @@ class Kafka:
         self.tombstone_retention = tombstone_retention
         self.input: list[list[Any]] = [[] for _ in range(partitions)]
         self.input_low = 0
-        self.logs = {(topic, i): PartitionLog() for topic in ("output", "changelog") for i in range(partitions)}
+        self.logs = {(topic, i): PartitionLog() for topic in ("output", "dead", "changelog") for i in range(partitions)}
         self.group = Group()
         self.delayed: list[tuple[str, int, bool]] = []
         self.zombie_commits: list[str] = []

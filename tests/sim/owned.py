@@ -50,7 +50,7 @@ class Owned:
     next_offset: int = 0
     committed_next_offset: int = 0
     watermark: int = -1
-    """The highest number seen."""
+    """The highest number of a record that could be used."""
     committed_watermark: int = -1
     changelog_next_offset: int = 0
     committed_changelog_next_offset: int = 0
@@ -77,7 +77,8 @@ class Owned:
                 self._put(record.key, row)
             if output is not None:
                 outputs.append(output)
-            self.watermark = max(self.watermark, record.number)
+            if record.kind != "skip":
+                self.watermark = max(self.watermark, record.number)
             self.next_offset += 1
         return outputs
 

@@ -21,7 +21,7 @@ from worker.core import joint, partition, transaction
 
 SOAK = bool(os.environ.get("LSTM_WORKER_SOAK"))
 SEED = int(os.environ.get("LSTM_WORKER_SEED", "1"))
-WORLDS = 10_000 if SOAK else 300
+WORLDS = 10_000 if SOAK else 200
 PROGRESS_WORLDS = 500
 HIT_SHARE_MIN = 0.25
 """Of the faults that are aimed at one process: those that must hit an undecided transaction."""

@@ -26,7 +26,7 @@ from worker.core.partition import PartitionEvent, PartitionMachine
 from worker.core.transaction import TransactionEvent, TransactionMachine, TransactionState
 from worker.errors import Fenced, OutcomeUnknown, Retriable, StateTorn, TransactionAborted
 
-COMMIT_ATTEMPTS = 2
+COMMIT_ATTEMPTS = (2, 3)
 COMMIT_INTERVAL = 40
 COMMIT_RECORDS = 5
 FETCHED_MAX = 2
@@ -66,7 +66,8 @@ class SimulatedWorker(RestoringWorker):
         self.weather = weather
         self.counts = counts
         self.disks = [SimulatedDisk() for _ in range(kafka.partitions)]
-        self.polls_while_committing = random.random() < 0.5
+        self.polls_while_committing = random.random() < 0.7
+        self.commit_attempts = random.choice(COMMIT_ATTEMPTS)
         self._assignments = 0
         self.start_process()
 
@@ -305,7 +306,7 @@ class SimulatedWorker(RestoringWorker):
 
     def decide(self) -> Steps[None]:
         """Until the outcome is known or the deadline is over; a callback in between may have decided it."""
-        for _ in range(COMMIT_ATTEMPTS):
+        for _ in range(self.commit_attempts):
             if self.transaction.state is not TransactionState.COMMITTING:
                 return
             try:
@@ -365,11 +366,11 @@ class SimulatedWorker(RestoringWorker):
         self.roll_back([partition for partition in self.owned.values() if partition.running])
 
     def _aborted(self) -> Steps[None]:
-        for attempt in range(COMMIT_ATTEMPTS):
+        for attempt in range(self.commit_attempts):
             try:
                 yield from self.producer.abort()
             except Retriable:
-                if attempt == COMMIT_ATTEMPTS - 1:
+                if attempt == self.commit_attempts - 1:
                     raise
             else:
                 return

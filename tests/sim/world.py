@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from random import Random
+from typing import Any, Protocol
 
-from tests.sim.client import CALM, Weather
+from tests.sim.client import CALM, SimulatedMember, SimulatedProducer, Weather
 from tests.sim.disk import SimulatedDisk
 from tests.sim.kafka import Kafka, ProducerFenced
 from tests.sim.owned import Output, Record
@@ -55,13 +56,39 @@ QUIET = {"heartbeat", "compaction", "disk copied", "delayed request arrives"}
 """Things that merely happen."""
 
 
+class Simulated(Protocol):
+    """A worker over all its lives."""
+
+    name: str
+    disks: list[SimulatedDisk]
+    weather: Weather
+    producer: SimulatedProducer
+    member: SimulatedMember
+    stopping: bool
+    """Set to ask the process to end; it commits and leaves the group."""
+
+    @property
+    def owned(self) -> Mapping[int, Any]:
+        """What the oracles look at, by partition: `running`, `changed`, `disk`."""
+
+    def start_process(self) -> None:
+        """Memory is empty."""
+
+    def life(self) -> Generator[None, None, None]:
+        """One process; closing it kills it. Raises StateTorn where it must halt."""
+
+
+WorkerFactory = Callable[[str, Kafka, Random, Weather, Counter[str]], Simulated]
+
+
 class World:
     """`run` plays the whole seed; what came of it is judged by `checks`.
 
     `counts`: what happened; `faults`: how often each came; `hits`: how often it hit an undecided transaction.
     """
 
-    def __init__(self, seed: int, worker_class: type[SimulatedWorker] = SimulatedWorker) -> None:
+    def __init__(self, seed: int, worker: WorkerFactory = SimulatedWorker, pace: int = 1) -> None:
+        """`pace`: how many times more steps a worker needs for the same work."""
         self.random = Random(seed)
         self.counts: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
@@ -74,22 +101,31 @@ class World:
         self.illegal: list[str] = []
         self.reader: list[list[Output]] = [[] for _ in range(PARTITIONS)]
         self._reader_positions = [0] * PARTITIONS
-        self._worker_class = worker_class
+        self._factory = worker
+        self._pace = pace
         self._weather = Weather() if self.random.random() < 0.9 else CALM
         self.workers = {name: self._worker(name) for name in WORKERS}
-        self._lives: dict[SimulatedWorker, Generator[None, None, None]] = {}
-        self._back_at: Counter[SimulatedWorker] = Counter()
+        self._lives: dict[Simulated, Generator[None, None, None]] = {}
+        self._back_at: Counter[Simulated] = Counter()
         self._silent: dict[str, int] = {}
         self._copies: dict[str, list[SimulatedDisk]] = {}
 
     def run(self) -> World:
-        for _ in range(FAULT_STEPS):
+        try:
+            self._play()
+        finally:
+            for life in self._lives.values():
+                life.close()
+        return self
+
+    def _play(self) -> None:
+        for _ in range(FAULT_STEPS * self._pace):
             self._tick()
             if self.halts or self.illegal:
-                return self
+                return
             if self.random.random() < MARKER:
                 self._marker()
-            if self.random.random() < ARRIVAL:
+            if self.random.random() < ARRIVAL / self._pace:
                 self._arrive()
             self._inject()
             self._step(self.workers[self.random.choice(WORKERS)])
@@ -97,7 +133,6 @@ class World:
                 if self.random.random() < ZOMBIE_STEP:
                     self._step(zombie)
         self._drain()
-        return self
 
     def done(self) -> bool:
         """All input is committed and nothing is open."""
@@ -107,16 +142,16 @@ class World:
                 return False
         return all(log.last_stable_offset == log.high_watermark for log in self.kafka.logs.values())
 
-    def alive(self) -> list[SimulatedWorker]:
+    def alive(self) -> list[Simulated]:
         """Workers whose process runs."""
         return list(self._lives)
 
-    def zombies(self) -> list[SimulatedWorker]:
+    def zombies(self) -> list[Simulated]:
         """Processes whose name another process has taken over."""
         return [worker for worker in self._lives if self.workers[worker.name] is not worker]
 
-    def _worker(self, name: str) -> SimulatedWorker:
-        return self._worker_class(name, self.kafka, self.random, self._weather, self.counts)
+    def _worker(self, name: str) -> Simulated:
+        return self._factory(name, self.kafka, self.random, self._weather, self.counts)
 
     def _records(self) -> list[Record]:
         """Keys come and go: a row that should be gone is not overwritten by later ones."""
@@ -160,7 +195,7 @@ class World:
         self.random.shuffle(names)
         any(self.kafka.write_marker(f"id-{name}") for name in names)
 
-    def _step(self, worker: SimulatedWorker) -> None:
+    def _step(self, worker: Simulated) -> None:
         if self._back_at[worker] > self.kafka.now:
             return
         if worker not in self._lives:
@@ -175,7 +210,7 @@ class World:
         except IllegalTransition as error:
             self.illegal.append(str(error))
 
-    def _end(self, worker: SimulatedWorker, pause: int) -> None:
+    def _end(self, worker: Simulated, pause: int) -> None:
         """The process is gone; its membership outlives it."""
         self._lives.pop(worker).close()
         self._back_at[worker] = self.kafka.now + pause
@@ -192,7 +227,7 @@ class World:
                     self.faults[fault] += 1
                     self.hits[fault] += hit
 
-    def _kill(self, worker: SimulatedWorker, pause: int | None = None) -> bool:
+    def _kill(self, worker: Simulated, pause: int | None = None) -> bool:
         if worker not in self._lives:
             return False
         self._end(worker, self.random.randint(0, 40) if pause is None else pause)
@@ -200,11 +235,11 @@ class World:
             disk.crash(self.random)
         return True
 
-    def _stop(self, worker: SimulatedWorker) -> bool:
+    def _stop(self, worker: Simulated) -> bool:
         worker.stopping = worker in self._lives
         return worker.stopping
 
-    def _freeze(self, worker: SimulatedWorker) -> bool:
+    def _freeze(self, worker: Simulated) -> bool:
         """Expelled from the group meanwhile; afterwards it goes on where it was, and does not know."""
         if worker not in self._lives or self._back_at[worker] > self.kafka.now:
             return False
@@ -212,19 +247,19 @@ class World:
         self._silent[worker.member.member_id] = self.kafka.now + SESSION_TIMEOUT
         return True
 
-    def _second_process(self, worker: SimulatedWorker) -> bool:
+    def _second_process(self, worker: Simulated) -> bool:
         """Another process of the same name begins elsewhere, on an empty disk; this one does not know."""
         if worker not in self._lives:
             return False
         self.workers[worker.name] = self._worker(worker.name)
         return True
 
-    def _rebalance(self, worker: SimulatedWorker) -> bool:
+    def _rebalance(self, worker: Simulated) -> bool:
         del worker
         self.kafka.group.balance(PARTITIONS, self.random)
         return True
 
-    def _session_expired(self, worker: SimulatedWorker) -> bool:
+    def _session_expired(self, worker: Simulated) -> bool:
         return self._expel(worker.member.member_id)
 
     def _expel(self, member_id: str) -> bool:
@@ -234,14 +269,14 @@ class World:
         self.kafka.group.balance(PARTITIONS, self.random)
         return True
 
-    def _heartbeat(self, worker: SimulatedWorker) -> bool:
+    def _heartbeat(self, worker: Simulated) -> bool:
         worker.member.heartbeat()
         return True
 
-    def _transaction_timed_out(self, worker: SimulatedWorker) -> bool:
+    def _transaction_timed_out(self, worker: Simulated) -> bool:
         return self.kafka.time_out(f"id-{worker.name}")
 
-    def _delayed_request_arrives(self, worker: SimulatedWorker | None = None) -> bool:
+    def _delayed_request_arrives(self, worker: Simulated | None = None) -> bool:
         del worker
         if not self.kafka.delayed:
             return False
@@ -254,22 +289,22 @@ class World:
             self.counts["duplicates applied"] += 1
         return True
 
-    def _compaction(self, worker: SimulatedWorker) -> bool:
+    def _compaction(self, worker: Simulated) -> bool:
         del worker
         self.counts["records compacted"] += self.kafka.compact(self.random.randrange(PARTITIONS))
         return True
 
-    def _disk_lost(self, worker: SimulatedWorker) -> bool:
+    def _disk_lost(self, worker: Simulated) -> bool:
         self._kill(worker)
         for disk in worker.disks:
             disk.wipe()
         return True
 
-    def _disk_copied(self, worker: SimulatedWorker) -> bool:
+    def _disk_copied(self, worker: Simulated) -> bool:
         self._copies[worker.name] = [disk.copy() for disk in worker.disks]
         return True
 
-    def _disk_put_back(self, worker: SimulatedWorker) -> bool:
+    def _disk_put_back(self, worker: Simulated) -> bool:
         """Somebody brings back what a backup holds."""
         if worker.name not in self._copies:
             return False
@@ -277,11 +312,11 @@ class World:
         worker.disks = [disk.copy() for disk in self._copies[worker.name]]
         return True
 
-    def _disk_damaged(self, worker: SimulatedWorker) -> bool:
+    def _disk_damaged(self, worker: Simulated) -> bool:
         self.random.choice(worker.disks).corrupted = True
         return True
 
-    def _long_absence(self, worker: SimulatedWorker) -> bool:
+    def _long_absence(self, worker: Simulated) -> bool:
         """Away for longer than tombstones are kept, while the others go on."""
         return self._kill(worker, pause=LONG_ABSENCE)
 
@@ -293,7 +328,7 @@ class World:
         self._weather = CALM
         for worker in {*self.workers.values(), *self._lives}:
             worker.weather = worker.producer.weather = CALM
-        for _ in range(DRAIN_STEPS_MAX):
+        for _ in range(DRAIN_STEPS_MAX * self._pace):
             if self.done() or self.halts or self.illegal:
                 break
             self._tick()
