@@ -97,12 +97,12 @@ def changelog_is_the_state(world: World) -> str:
 
 def stores_are_the_state(world: World) -> str:
     """The store of each partition's owner; damage that nobody has met yet is left out."""
-    for worker in world.alive():
-        for index, partition in worker.owned.items():
+    for name, owned in world.held:
+        for index, partition in owned.items():
             rows = {key: as_row(row) for key, row in partition.disk.rows().items()}
             current = partition.running and not partition.changed and not partition.disk.corrupted
             if current and rows != expected(world, index)[1]:
-                return f"store: partition {index} of {worker.name} holds {rows}"
+                return f"store: partition {index} of {name} holds {rows}"
     return ""
 
 

@@ -99,6 +99,8 @@ class World:
         self._arrive(initially=True)
         self.halts: list[str] = []
         self.illegal: list[str] = []
+        self.held: list[tuple[str, dict[int, Any]]] = []
+        """What each worker that runs in the end holds: its name, and by partition what `Simulated.owned` tells."""
         self.reader: list[list[Output]] = [[] for _ in range(PARTITIONS)]
         self._reader_positions = [0] * PARTITIONS
         self._factory = worker
@@ -114,6 +116,7 @@ class World:
         try:
             self._play()
         finally:
+            self.held = [(worker.name, dict(worker.owned)) for worker in self._lives]
             for life in self._lives.values():
                 life.close()
         return self
@@ -141,10 +144,6 @@ class World:
             if not isinstance(found, tuple) or found[0] < len(self.input[index]):
                 return False
         return all(log.last_stable_offset == log.high_watermark for log in self.kafka.logs.values())
-
-    def alive(self) -> list[Simulated]:
-        """Workers whose process runs."""
-        return list(self._lives)
 
     def zombies(self) -> list[Simulated]:
         """Processes whose name another process has taken over."""
