@@ -1,37 +1,35 @@
 """Random worlds: whatever is killed, frozen, moved, lost, damaged or delayed, every sample counts exactly once.
 
 The worker's own tables decide (`worker.core`); Kafka, clients and disks are simulated. `make soak` plays many more
-worlds; LSTM_WORKER_SEED is the first one's seed. The test prints its counts and fails as "says nothing" when too few
-faults hit an undecided transaction, or when a cell of a table was never visited.
+worlds; LSTM_WORKER_SEED is the first one's seed. The counts are printed at the end of the run; a test fails as "says
+nothing" when too few faults hit an undecided transaction, or when a cell of a table was never visited.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
 
 import pytest
 
+from tests.conftest import COUNTS
 from tests.sim.checks import expected, violations
 from tests.sim.world import FAULTS, PARTITIONS, QUIET, World
 from worker.core import joint, partition, transaction
 
 SOAK = bool(os.environ.get("LSTM_WORKER_SOAK"))
 SEED = int(os.environ.get("LSTM_WORKER_SEED", "1"))
-WORLDS = 10_000 if SOAK else 200
-PROGRESS_WORLDS = 500
+WORLDS = 500 if SOAK else 200
+FIRST_SEEDS = range(SEED, SEED + (20 if SOAK else 1) * WORLDS, WORLDS)
 HIT_SHARE_MIN = 0.25
 """Of the faults that are aimed at one process: those that must hit an undecided transaction."""
 AIMED = ("kill", "stop", "freeze", "second process", "long absence")
 
 
-def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    with capsys.disabled():
-        sys.stdout.write(f"\n  {text}")
-        sys.stdout.flush()
+Record = Callable[[str, object], None]
+"""pytest's `record_property`."""
 
 
 def cells(name: str, table: Iterable[tuple[Enum, Enum]]) -> set[str]:
@@ -57,12 +55,13 @@ def silence(counts: Counter[str], faults: Counter[str], hits: Counter[str]) -> l
     return found + [f"never happened: {name}" for name in (*rare, "recovered: not committed") if not counts[name]]
 
 
-def test_every_sample_counts_exactly_once_in_random_worlds(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("first_seed", FIRST_SEEDS)
+def test_every_sample_counts_exactly_once_in_random_worlds(first_seed: int, record_property: Record) -> None:
     counts: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     hits: Counter[str] = Counter()
     outputs = 0
-    for seed in range(SEED, SEED + WORLDS):
+    for seed in range(first_seed, first_seed + WORLDS):
         world = World(seed).run()
         wrong = violations(world)
         assert not wrong, f"seed {seed} (LSTM_WORKER_SEED={seed} plays it first): " + "; ".join(wrong)
@@ -70,16 +69,15 @@ def test_every_sample_counts_exactly_once_in_random_worlds(capsys: pytest.Captur
         faults += world.faults
         hits += world.hits
         outputs += sum(len(expected(world, index)[0]) for index in range(PARTITIONS))
-        if SOAK and (seed - SEED) % PROGRESS_WORLDS == PROGRESS_WORLDS - 1:
-            say(capsys, f"{seed - SEED + 1} of {WORLDS} worlds, {faults.total()} faults, {outputs} outputs")
     visited = sum(1 for cell in CELLS if counts[cell])
-    say(
-        capsys,
-        f"simulation: {WORLDS} worlds from seed {SEED}, {faults.total()} faults ({hits.total()} hit an undecided "
+    record_property(
+        COUNTS,
+        f"simulation: {WORLDS} worlds from seed {first_seed}, {faults.total()} faults ({hits.total()} hit an undecided "
         f"transaction), {counts['transaction: COMMITTING COMMIT_SUCCEEDED']} commits, {outputs} outputs checked, "
         f"0 lost, 0 doubled, 0 wrong; {visited} of {len(CELLS)} table cells visited",
     )
-    say(capsys, "  " + ", ".join(f"{fault} {hits[fault]}/{faults[fault]}" for fault in FAULTS if fault not in QUIET))
+    aimed = ", ".join(f"{fault} {hits[fault]}/{faults[fault]}" for fault in FAULTS if fault not in QUIET)
+    record_property(COUNTS, f"faults that hit an undecided transaction: {aimed}")
     assert not (reasons := silence(counts, faults, hits)), "says nothing: " + "; ".join(reasons)
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import COUNTS
 from tests.sim.adapters import StepwiseProducer
 from tests.sim.checks import expected, violations
 from tests.sim.real_worker import RealWorker
-from tests.sim.test_protocol import AIMED, HIT_SHARE_MIN, say
+from tests.sim.test_protocol import AIMED, HIT_SHARE_MIN, Record
 from tests.sim.world import PARTITIONS, World
 from worker import transactional_commit
 from worker.core.slots import StreamTable
@@ -29,8 +30,8 @@ from worker.transactional_commit import TransactionalDelivery
 
 SOAK = bool(os.environ.get("LSTM_WORKER_SOAK"))
 SEED = int(os.environ.get("LSTM_WORKER_SEED", "1"))
-WORLDS = 1000 if SOAK else 14
-PROGRESS_WORLDS = 100
+WORLDS = 100 if SOAK else 14
+FIRST_SEEDS = range(SEED, SEED + (10 if SOAK else 1) * WORLDS, WORLDS)
 MUTANT_WORLDS_MAX = 150
 PACE = 2
 """Each call and each step of the worker's hook is a step of the world."""
@@ -68,26 +69,25 @@ def wrong(world: World) -> list[str]:
     return violations(world) or [*filter(None, [dead_letters_wrong(world)])]
 
 
-def test_every_sample_counts_exactly_once_with_the_worker_itself(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("first_seed", FIRST_SEEDS)
+def test_every_sample_counts_exactly_once_with_the_worker_itself(first_seed: int, record_property: Record) -> None:
     counts: Counter[str] = Counter()
     faults: Counter[str] = Counter()
     hits: Counter[str] = Counter()
     outputs = 0
-    for seed in range(SEED, SEED + WORLDS):
+    for seed in range(first_seed, first_seed + WORLDS):
         world = played(seed)
         assert not (found := wrong(world)), f"seed {seed}: " + "; ".join(found)
         counts += world.counts
         faults += world.faults
         hits += world.hits
         outputs += sum(len(expected(world, index)[0]) for index in range(PARTITIONS))
-        if SOAK and (seed - SEED) % PROGRESS_WORLDS == PROGRESS_WORLDS - 1:
-            say(capsys, f"{seed - SEED + 1} of {WORLDS} worlds, {faults.total()} faults, {outputs} outputs")
     exits = ", ".join(
         f"{count} {name.removeprefix('exits: ')}" for name, count in sorted(counts.items()) if "exits" in name
     )
-    say(
-        capsys,
-        f"the worker itself: {WORLDS} worlds from seed {SEED}, {faults.total()} faults ({hits.total()} hit an "
+    record_property(
+        COUNTS,
+        f"the worker itself: {WORLDS} worlds from seed {first_seed}, {faults.total()} faults ({hits.total()} hit an "
         f"undecided transaction), {counts['step: done']} commits, {outputs} outputs checked, 0 lost, 0 doubled, "
         f"0 wrong; processes that ended by themselves: {exits}",
     )
@@ -170,13 +170,13 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_wrong_decision_of_the_worker_is_caught(
-    mutant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mutant: str, monkeypatch: pytest.MonkeyPatch, record_property: Record
 ) -> None:
     for owner, name, replacement in MUTANTS[mutant]:
         monkeypatch.setattr(owner, name, replacement)
     for seed in range(SEED, SEED + MUTANT_WORLDS_MAX):
         found = wrong(played(seed))
         if found:
-            say(capsys, f"{mutant}: caught in world {seed}, {found[0][:90]}")
+            record_property(COUNTS, f"{mutant}: caught in world {seed}, {found[0][:80]}")
             return
     pytest.fail(f"survived {MUTANT_WORLDS_MAX} worlds: {mutant}")
