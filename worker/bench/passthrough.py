@@ -1,7 +1,8 @@
 """The reference: a bare loop that consumes, decodes, multiplies and produces one output a record.
 
-At least once: flush and offset commit each interval. It does what any Python worker must do with the same client
-library and nothing more, so the ratio to it tells what the worker itself costs.
+At least once: flush and offset commit each interval. With `--transactional` outputs and offsets of an interval are one
+transaction; it keeps no states, so it has no changelog and no store. It does what any Python worker must do with the
+same client library and nothing more, so the ratio to it tells what the worker itself costs.
 Run as `python -m worker.bench.passthrough --bootstrap … --input … --output … --group …`; ends on SIGTERM.
 """
 
@@ -29,6 +30,7 @@ def arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--format", choices=["binary", "json"], default="binary")
     parser.add_argument("--interval-ms", type=int, default=100)
+    parser.add_argument("--transactional", action="store_true")
     return parser.parse_args()
 
 
@@ -43,6 +45,17 @@ def outputs(values: list[bytes], record_format: str) -> list[bytes]:
     flat = np.fromiter(chain.from_iterable(samples), np.float32).reshape(len(values), -1)[:, 0] * np.float32(0.5)
     numbers = orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
     return [b'{"step":1,"probability":' + number + b',"final":false}' for number in numbers]
+
+
+def commit(consumer: Consumer, producer: Producer, transactional: bool) -> None:
+    """Deliver what was produced, then commit the offsets of what was consumed; or both in one transaction."""
+    positions = [each for each in consumer.position(consumer.assignment()) if each.offset >= 0]
+    if transactional:
+        producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata())
+        producer.commit_transaction()
+        return
+    producer.flush()
+    consumer.commit(offsets=positions, asynchronous=False)
 
 
 def main() -> None:
@@ -67,8 +80,11 @@ def main() -> None:
             "bootstrap.servers": given.bootstrap,
             "enable.idempotence": True,
             "delivery.report.only.error": True,
+            **({"transactional.id": given.group} if given.transactional else {}),
         }
     )
+    if given.transactional:
+        producer.init_transactions()
     consumer.subscribe([given.input])
     gc.freeze()
     deadline = 0.0
@@ -78,6 +94,8 @@ def main() -> None:
         if first is not None:
             messages = [first, *consumer.consume(BATCH_RECORDS - 1, 0)]
             keys = list(map(Message.key, messages))
+            if given.transactional and not deadline:
+                producer.begin_transaction()
             values = outputs(list(map(Message.value, messages)), given.format)  # type: ignore[arg-type]
             for key, value in zip(keys, values, strict=True):
                 try:
@@ -88,11 +106,10 @@ def main() -> None:
             producer.poll(0)
             deadline = deadline or clock.monotonic() + given.interval_ms / 1000
         if deadline and clock.monotonic() >= deadline:
-            producer.flush()
-            positions = [each for each in consumer.position(consumer.assignment()) if each.offset >= 0]
-            consumer.commit(offsets=positions, asynchronous=False)
+            commit(consumer, producer, given.transactional)
             deadline = 0.0
-    producer.flush()
+    if deadline:
+        commit(consumer, producer, given.transactional)
     consumer.close()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -13,9 +12,8 @@ from pathlib import Path
 from confluent_kafka import Consumer
 
 from worker.adapters.clock import SystemClock
-from worker.adapters.kafka_admin import KafkaAdmin
-from worker.bench.drain import free_port, usage
-from worker.bench.scenario import CONFIG
+from worker.bench.drain import usage
+from worker.bench.setup import DEAD_LETTERS, WorkerSetup, admin, free_port
 from worker.errors import ConfigError
 
 READY_SECONDS_MAX = 30.0
@@ -33,30 +31,21 @@ def startup(bootstrap: str, model: Path) -> Startup:
     """Start a worker without load, wait for /startupz, look at its memory, stop it."""
     clock = SystemClock()
     port = free_port()
-    KafkaAdmin({"bootstrap.servers": bootstrap, "log_level": 0}).touch_topics(
-        ["startup", "startup-output", "bench-dead-letter"]
-    )
+    admin(bootstrap).touch_topics(["startup", "startup-output", DEAD_LETTERS])
     pause = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench-clock", "log_level": 0})
     with tempfile.TemporaryDirectory(prefix="lstm-worker-startup-") as folder:
-        config = Path(folder) / "worker.toml"
-        text = CONFIG.format(
-            bootstrap=bootstrap,
-            group=f"startup-{port}",
-            input="startup",
-            output="startup-output",
-            model=model,
+        setup = WorkerSetup(
+            bootstrap,
+            f"startup-{port}",
+            "startup",
+            "startup-output",
+            model,
             record_format="json",
-            folder=folder,
-            interval_ms=100,
+            guarantee="at_least_once",
             port=port,
         )
-        config.write_text(text)
         started = clock.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "run", "--config", str(config)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = subprocess.Popen(setup.command(Path(folder)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             while not _started_up(port):
                 pause.poll(0.01)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
 import typer
@@ -12,86 +10,61 @@ from rich.console import Console
 from rich.table import Table
 
 from worker.adapters.embedded_broker import RETENTION_BYTES_PER_PARTITION, EmbeddedBroker
-from worker.bench.drain import PARTITIONS, Load
-from worker.bench.scenario import Round, Throughput
+from worker.bench.load import PARTITIONS, Load
 from worker.bench.startup import startup
 from worker.bench.step_cost import WAVES, keras_microseconds, step_microseconds
-from worker.errors import ConfigError
+from worker.bench.throughput import AT_LEAST_ONCE, PASS_THROUGH, Throughput
+from worker.cli import bench_kafka
+from worker.cli.bench_kafka import EXAMPLE_MODEL
+from worker.cli.bench_tables import FormatOption, ModelOption, Rounds, checked_format, rate_table, stage_table
 from worker.model.load import load_program
 
-EXAMPLE_MODEL = Path(__file__).resolve().parents[2] / "examples" / "basic_motions" / "badminton.keras"
 BYTES_PER_RECORD = {"binary": 40, "json": 75}
 """In the log, key and framing included; the embedded broker forgets what is older than its retention."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the program."""
-    app.command("bench")(bench)
+    """Add the group to the program; without a sub-command it is the short run on the embedded broker."""
+    group = typer.Typer(rich_markup_mode=None)
+    group.callback(invoke_without_command=True)(bench)
+    bench_kafka.register(group)
+    app.add_typer(group, name="bench")
 
 
 def bench(
-    model: Annotated[Path, typer.Option(help="The model to serve.")] = EXAMPLE_MODEL,
-    bootstrap_servers: Annotated[str, typer.Option(help="A broker; default: the embedded one.")] = "",
-    record_format: Annotated[str, typer.Option("--format", help="binary | json")] = "binary",
-    records: Annotated[int, typer.Option(min=10_000, help="Records of a round; 0: what the broker holds.")] = 400_000,
+    context: typer.Context,
+    model: ModelOption = EXAMPLE_MODEL,
+    record_format: FormatOption = "binary",
+    records: Annotated[int, typer.Option(min=10_000, help="At most; the embedded broker holds few.")] = 400_000,
     streams: Annotated[int, typer.Option(min=1)] = 1_000,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     interval_ms: Annotated[int, typer.Option(min=1, help="worker.commit_interval_ms")] = 100,
     keras: Annotated[bool, typer.Option(help="Also time Keras, which needs seconds to start.")] = True,
 ) -> None:
-    """Throughput against a pass-through loop, cost of a step against Keras, start-up and memory."""
-    if record_format not in BYTES_PER_RECORD:
-        raise ConfigError(f"--format {record_format}", "use binary or json")
+    """Throughput against a pass-through loop, cost of a step against Keras, start-up and memory.
+
+    Runs on the embedded broker, at least once. The sub-commands measure on a real broker.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    checked_format(record_format)
     console = Console()
-    features = load_program(model).features
-    with ExitStack() as stack:
-        bootstrap = bootstrap_servers
-        if not bootstrap:
-            bootstrap = stack.enter_context(EmbeddedBroker()).bootstrap_servers
-            held = PARTITIONS * RETENTION_BYTES_PER_PARTITION // BYTES_PER_RECORD[record_format]
-            records = min(records, held)
-        started = startup(bootstrap, model)
+    with EmbeddedBroker() as broker:
+        held = PARTITIONS * RETENTION_BYTES_PER_PARTITION // BYTES_PER_RECORD[record_format]
+        started = startup(broker.bootstrap_servers, model)
         console.print(f"start to ready {started.ready_seconds:.2f} s, {started.memory_mb:.0f} MB")
-        load = Load(records, streams, features, record_format)
-        throughput = Throughput(bootstrap, load, model, interval_ms)
-        done = [_shown(console, number, throughput.round()) for number in range(1, rounds + 1)]
-    console.print(_summary(done, load))
-    console.print(_stage_table(done))
+        load = Load(min(records, held), streams, load_program(model).features, record_format)
+        throughput = Throughput("bench", broker.bootstrap_servers, load, model, interval_ms, embedded=True)
+        throughput.prepare()
+        done: Rounds = {PASS_THROUGH: [], AT_LEAST_ONCE: []}
+        for number in range(1, rounds + 1):
+            for contender, drains in done.items():
+                drains.append(throughput.run(contender, number))
+            rates = ", ".join(f"{contender} {drains[-1].rate:,.0f}/s" for contender, drains in done.items())
+            console.print(f"round {number}: {rates}")
+    console.print(rate_table(load.title, done))
+    console.print(stage_table(done))
     console.print(_step_table(model, keras))
-
-
-def _shown(console: Console, number: int, one: Round) -> Round:
-    console.print(
-        f"round {number}: pass-through {one.passthrough.rate:,.0f}/s, worker {one.worker.rate:,.0f}/s, "
-        f"ratio {one.ratio:.2f}"
-    )
-    return one
-
-
-def _summary(rounds: list[Round], load: Load) -> Table:
-    table = Table(title=f"{load.records:,} records, {load.streams:,} streams, {load.record_format}, at least once")
-    for column in ("", "pass-through", "worker", "ratio"):
-        table.add_column(column, justify="right" if column else "left")
-    rates = [one.passthrough.rate for one in rounds], [one.worker.rate for one in rounds]
-    ratios = [one.ratio for one in rounds]
-    table.add_row("records/s, median", *(f"{median(each):,.0f}" for each in rates), f"{median(ratios):.2f}")
-    table.add_row(
-        "lowest to highest",
-        *(f"{min(each):,.0f} to {max(each):,.0f}" for each in rates),
-        f"{min(ratios):.2f} to {max(ratios):.2f}",
-    )
-    peak = max(one.passthrough.memory_mb for one in rounds), max(one.worker.memory_mb for one in rounds)
-    table.add_row("peak memory, MB", *(f"{each:.0f}" for each in peak), "")
-    return table
-
-
-def _stage_table(rounds: list[Round]) -> Table:
-    table = Table(title="Where the worker's loop spends its time, microseconds a record, median of the rounds")
-    stages = [stage for stage in rounds[0].worker.stages if stage != "idle"]
-    for stage in stages:
-        table.add_column(stage, justify="right")
-    table.add_row(*(f"{median(one.worker.stages[stage] for one in rounds):.2f}" for stage in stages))
-    return table
 
 
 def _step_table(model: Path, keras: bool) -> Table:

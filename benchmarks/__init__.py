@@ -1,0 +1,1 @@
+"""Measurements that need a broker of their own, and their plots."""

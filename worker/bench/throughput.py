@@ -1,0 +1,83 @@
+"""Throughput rounds: pass-through loops and workers drain the same topic, one after the other.
+
+Contenders stand side by side in every round because a shared machine drifts: ratios of one round mean something,
+rates of different minutes do not.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker.bench.drain import Drained, Job, drain, python
+from worker.bench.load import Load, load_topic
+from worker.bench.setup import DEAD_LETTERS, WorkerSetup, admin, create_topics, free_port
+
+PASS_THROUGH = "pass-through"
+AT_LEAST_ONCE = "at_least_once"
+PASS_THROUGH_TRANSACTIONAL = "pass-through transactional"
+EXACTLY_ONCE = "exactly_once"
+CONTENDERS = (PASS_THROUGH, AT_LEAST_ONCE, PASS_THROUGH_TRANSACTIONAL, EXACTLY_ONCE)
+REFERENCES = {AT_LEAST_ONCE: PASS_THROUGH, EXACTLY_ONCE: PASS_THROUGH_TRANSACTIONAL}
+"""What each worker is compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """One input and one commit interval; `name` makes the topics of this measurement its own."""
+
+    name: str
+    bootstrap: str
+    load: Load
+    model: Path
+    interval_ms: int
+    embedded: bool = False
+
+    @property
+    def input(self) -> str:
+        """The topic that holds the load."""
+        return f"{self.name}-input"
+
+    def prepare(self) -> None:
+        """Produce the input."""
+        if self.embedded:
+            admin(self.bootstrap).touch_topics([self.input, DEAD_LETTERS])
+        else:
+            create_topics(self.bootstrap, [self.input])
+        load_topic(self.bootstrap, self.input, self.load)
+
+    def run(self, contender: str, number: int) -> Drained:
+        """Let one contender drain the input in round `number`. Raises ConfigError when it ends or stalls."""
+        group = f"{self.name}-{contender.replace(' ', '-')}-{number}"
+        output = f"{group}-output"
+        if self.embedded:
+            admin(self.bootstrap).touch_topics([output])
+        job = Job(self.bootstrap, self.input, output, group, self.load.records, self.load.records)
+        if contender in (PASS_THROUGH, PASS_THROUGH_TRANSACTIONAL):
+            if not self.embedded:
+                create_topics(self.bootstrap, [output])
+            return drain(job, self._pass_through(contender, job))
+        with tempfile.TemporaryDirectory(prefix="lstm-worker-bench-") as folder:
+            setup = WorkerSetup(
+                self.bootstrap,
+                group,
+                self.input,
+                output,
+                self.model,
+                record_format=self.load.record_format,
+                guarantee=contender,
+                interval_ms=self.interval_ms,
+                port=free_port(),
+            )
+            if not self.embedded:
+                setup.create_topics()
+            return drain(job, setup.command(Path(folder)), setup.port)
+
+    def _pass_through(self, contender: str, job: Job) -> list[str]:
+        return python(
+            "worker.bench.passthrough",
+            *("--bootstrap", self.bootstrap, "--input", job.input, "--output", job.output, "--group", job.group),
+            *("--format", self.load.record_format, "--interval-ms", str(self.interval_ms)),
+            *(["--transactional"] if contender == PASS_THROUGH_TRANSACTIONAL else []),
+        )
