@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Test files side by side: most of their time is waiting for groups, brokers and timeouts.
 JOBS ?= 3
 
-.PHONY: help demo test check lint format bench soak kafka kafka-stop clean
+.PHONY: help demo test check lint format bench bench-kafka soak kafka kafka-stop clean
 
 help:  ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ soak: .venv/installed-dev  ## All fault tests with all their faults, an hour or 
 
 bench: .venv/installed  ## Throughput, step cost, start-up and memory on this machine
 	@$(BIN)/lstm-worker bench $(ARGS)
+
+bench-kafka: .venv/installed-dev  ## All figures on a real broker, 24 minutes at most (ARGS="--quick" tries it out)
+	@$(BIN)/python -m benchmarks.on_kafka $(ARGS)
 
 clean:  ## Remove what was installed and made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

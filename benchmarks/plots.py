@@ -1,0 +1,83 @@
+"""Throughput by streams and by commit interval as pictures: `python -m benchmarks.plots`.
+
+Reads benchmarks/results/throughput-*.json and writes docs/throughput.png. Whiskers reach from the lowest round to the
+highest one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+mpl.use("Agg")
+# After the choice of a back end that needs no display.
+from matplotlib import pyplot
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PICTURE = ROOT / "docs" / "throughput.png"
+LOOKS = {
+    "pass-through": ("0.65", "--"),
+    "pass-through transactional": ("0.35", "--"),
+    "at_least_once": ("tab:blue", "-"),
+    "exactly_once": ("tab:orange", "-"),
+}
+STREAMS, INTERVAL_MS = 10_000, 100
+
+
+def results() -> list[dict[str, Any]]:
+    """The figures of all throughput results with binary records and keys in turn."""
+    found = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("throughput-*.json"))]
+    loads = [(each["figures"], each["figures"]["load"]) for each in found]
+    return [figures for figures, load in loads if load["record_format"] == "binary" and not load["zipf"]]
+
+
+def draw(axes: Axes, measured: list[dict[str, Any]], at: Callable[[dict[str, Any]], int]) -> None:
+    """One line a contender over what `at` takes from a result."""
+    measured = sorted(measured, key=at)
+    for contender, (color, line) in LOOKS.items():
+        points = [(at(each), each["contenders"][contender]) for each in measured if contender in each["contenders"]]
+        if not points:
+            continue
+        rates = [point["records_per_second"] for _, point in points]
+        middle = [rate["median"] / 1000 for rate in rates]
+        below = [(rate["median"] - rate["lowest"]) / 1000 for rate in rates]
+        above = [(rate["highest"] - rate["median"]) / 1000 for rate in rates]
+        x = [value for value, _ in points]
+        axes.errorbar(x, middle, [below, above], label=contender, color=color, ls=line, marker="o", ms=4, capsize=3)
+    axes.set_xscale("log")
+    axes.set_xticks([at(each) for each in measured])
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+
+
+def main() -> None:
+    """Draw what is there."""
+    measured = results()
+    by_streams = [each for each in measured if each["interval_ms"] == INTERVAL_MS]
+    by_interval = [each for each in measured if each["load"]["streams"] == STREAMS]
+    if not by_streams:
+        sys.exit("error: no results; run `make bench-kafka` first")
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    draw(left, by_streams, lambda each: int(each["load"]["streams"]))
+    left.set_xlabel(f"streams (a commit each {INTERVAL_MS} ms)")
+    left.set_ylabel("thousand records a second")
+    left.legend(fontsize=8)
+    draw(right, by_interval, lambda each: int(each["interval_ms"]))
+    right.set_xlabel(f"commit interval, ms ({STREAMS:,} streams)")
+    figure.suptitle("One worker, binary records, the broker on the same two cores", fontsize=11)
+    figure.savefig(PICTURE, dpi=110)
+    sys.stdout.write(f"drew {PICTURE.relative_to(ROOT)}\n")
+
+
+if __name__ == "__main__":
+    main()
