@@ -25,7 +25,8 @@ ANSWER_SECONDS_MAX = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """`rate`: records a second between the first output and the commit of the last input offset.
+    """`rate`: records a second between the first output and the commit of the last input offset; with the start
+    included where one commit held all of them.
 
     `ready_seconds`: from start to the first output.
     """
@@ -90,7 +91,10 @@ def drain(job: Job, command: Sequence[str], http_port: int = 0) -> Drained:
     finally:
         end(process)
         group.close()
-    rate = (job.records - first_count) / max(last_seen - first_seen, 1e-9)
+    if first_count < job.records:
+        rate = (job.records - first_count) / max(last_seen - first_seen, LOOK_SECONDS)
+    else:
+        rate = job.records / (last_seen - started)
     stages = {stage: each / job.records * 1e6 for stage, each in seconds.items()}
     return Drained(rate, first_seen - started, cpu_seconds / job.records * 1e6, memory_mb, stages)
 

@@ -37,6 +37,7 @@ commit_interval_ms = {interval_ms}
 [http]
 port = {port}
 """
+CONFIG_FILE = "worker.toml"
 DEAD_LETTERS = "bench-dead-letter"
 LEADER_SECONDS_MAX = 30.0
 
@@ -67,7 +68,7 @@ class WorkerSetup:
 
     def write(self, folder: Path) -> Path:
         """Write the configuration into the folder; returns the file."""
-        config = folder / "worker.toml"
+        config = folder / CONFIG_FILE
         config.write_text(
             CONFIG.format(
                 bootstrap=self.bootstrap,

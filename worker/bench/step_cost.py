@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from worker.adapters.clock import SystemClock
+from worker.model.engines import stepper_for
 from worker.model.load import load_program
-from worker.model.numpy_stepper import NumpyStepper
 
 WAVES = (1, 64, 1024)
 REPEATS = 7
@@ -20,10 +20,10 @@ SAMPLES = 20_000
 KERAS_STEPS = 300
 
 
-def step_microseconds(model: Path, wave: int) -> float:
-    """Microseconds a sample of `NumpyStepper.step_batch` with `wave` streams, gather and scatter included."""
+def step_microseconds(model: Path, wave: int, engine: str = "numpy") -> float:
+    """Microseconds a sample of the engine's `step_batch` with `wave` streams, gather and scatter included."""
     program = load_program(model)
-    stepper, clock = NumpyStepper(program), SystemClock()
+    stepper, clock = stepper_for(program, engine), SystemClock()
     generator = np.random.default_rng(1)
     features = generator.standard_normal((wave, program.features)).astype(np.float32)
     states = np.zeros((max(4096, wave), program.state_size), np.float32)

@@ -10,9 +10,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker.bench.checking import check_outputs
 from worker.bench.drain import Drained, Job, drain, python
 from worker.bench.load import Load, load_topic
-from worker.bench.setup import DEAD_LETTERS, WorkerSetup, admin, create_topics, free_port
+from worker.bench.setup import CONFIG_FILE, DEAD_LETTERS, WorkerSetup, admin, create_topics, free_port
 
 PASS_THROUGH = "pass-through"
 AT_LEAST_ONCE = "at_least_once"
@@ -48,7 +49,8 @@ class Throughput:
         load_topic(self.bootstrap, self.input, self.load)
 
     def run(self, contender: str, number: int) -> Drained:
-        """Let one contender drain the input in round `number`. Raises ConfigError when it ends or stalls."""
+        """Let one contender drain the input in round `number`; a worker's outputs are checked, but for the embedded
+        broker, which forgets the first ones. Raises ConfigError when it ends, stalls, or has wrong outputs."""
         group = f"{self.name}-{contender.replace(' ', '-')}-{number}"
         output = f"{group}-output"
         if self.embedded:
@@ -72,7 +74,10 @@ class Throughput:
             )
             if not self.embedded:
                 setup.create_topics()
-            return drain(job, setup.command(Path(folder)), setup.port)
+            drained = drain(job, setup.command(Path(folder)), setup.port)
+            if not self.embedded:
+                check_outputs(self.bootstrap, output, self.load, Path(folder) / CONFIG_FILE)
+            return drained
 
     def _pass_through(self, contender: str, job: Job) -> list[str]:
         return python(

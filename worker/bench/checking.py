@@ -1,0 +1,109 @@
+"""Whether a drained topic has the right outputs: all of them counted, a sample compared with a float64 reference."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from worker.adapters.kafka_follower import Follower
+from worker.bench.load import PARTITIONS, Load, stream_key
+from worker.bench.setup import admin
+from worker.config import load_settings
+from worker.core.types import Float32Array
+from worker.errors import ConfigError
+from worker.serving import ServedModel, load_model
+
+SAMPLED_STREAMS = 20
+SAMPLES_OF_A_STREAM = 300
+DIFFERENCE_MAX = 1e-5
+"""Between a float32 step and the float64 evaluation of the whole sequence."""
+SILENT_POLLS_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What one output says."""
+
+    step: int
+    probability: float
+
+
+def check_outputs(bootstrap: str, output: str, load: Load, config: Path) -> None:
+    """Raises ConfigError when outputs are missing, too many, out of order or wrong. For models of one output."""
+    found, count = _read(bootstrap, output, load)
+    if count != load.records:
+        raise ConfigError(f"{output}: {count:,} outputs of {load.records:,} records", "this is a bug of the worker")
+    model = load_model(load_settings(config, []))
+    for stream, features in sampled(load).items():
+        expected = reference(model, features)
+        actual = found[stream_key(stream)][: len(expected)]
+        if problem := difference(actual, expected):
+            raise ConfigError(f"{output}: stream {stream}: {problem}", "this is a bug of the worker")
+
+
+def sampled(load: Load) -> dict[int, Float32Array]:
+    """The first samples (n, F) of some streams, most frequent ones included, as the worker reads them."""
+    numbers, rows = load.stream_numbers(), load.samples()
+    if load.record_format == "json":
+        rows = np.round(rows.astype(np.float64), 6).astype(np.float32)
+    streams = np.unique(np.linspace(0, load.streams - 1, SAMPLED_STREAMS).astype(int)).tolist()
+    return {stream: rows[np.flatnonzero(numbers == stream)[:SAMPLES_OF_A_STREAM]] for stream in streams}
+
+
+def reference(model: ServedModel, features: Float32Array) -> list[Numbers]:
+    """Steps and probabilities of one stream's samples (n, F), sequence by sequence, in float64."""
+    length = model.length or len(features) or 1
+    expected: list[Numbers] = []
+    for first in range(0, len(features), length):
+        sequence = features[first : first + length]
+        steps = np.arange(1, len(sequence) + 1, dtype=np.int32)
+        padded = np.zeros((1, length, features.shape[1]))
+        padded[0, : len(sequence)] = sequence
+        logits = model.program.whole(padded)[0, : len(sequence)].astype(np.float32)
+        probabilities, _ = model.readout.publish(logits, steps)
+        expected += [Numbers(int(step), float(row[-1])) for step, row in zip(steps, probabilities, strict=True)]
+    return expected
+
+
+def difference(actual: Sequence[Numbers], expected: Sequence[Numbers]) -> str:
+    """What is wrong with a stream's outputs, "" when nothing is."""
+    if [each.step for each in actual] != [each.step for each in expected]:
+        return "steps are missing, doubled or out of order"
+    pairs = np.array([[mine.probability, other.probability] for mine, other in zip(actual, expected, strict=True)])
+    if not np.allclose(pairs[:, 0], pairs[:, 1], rtol=0, atol=DIFFERENCE_MAX, equal_nan=True):
+        return f"probabilities differ by {np.nanmax(np.abs(pairs[:, 0] - pairs[:, 1])):.1e}"
+    return ""
+
+
+def _read(bootstrap: str, output: str, load: Load) -> tuple[dict[bytes, list[Numbers]], int]:
+    """The outputs of sampled streams by key, and the count of all."""
+    wanted = {stream_key(stream) for stream in sampled(load)}
+    found: dict[bytes, list[Numbers]] = defaultdict(list)
+    ends = admin(bootstrap).end_offsets(output, range(PARTITIONS), read_committed=True)
+    follower = Follower(bootstrap, output, range(PARTITIONS), properties={"log_level": 0})
+    count, silent = 0, 0
+    # Ends count the markers of transactions; a few silent polls after all records are there would show one too many.
+    while silent < (2 if count >= load.records else SILENT_POLLS_MAX) and any(ends.values()):
+        records = follower.poll(0.1 if count >= load.records else 1.0)
+        silent = 0 if records else silent + 1
+        count += len(records)
+        for record in records:
+            if record.key in wanted and record.value is not None:
+                found[record.key].append(numbers_of(record.value, load.record_format))
+    follower.close()
+    return found, count
+
+
+def numbers_of(value: bytes, record_format: str) -> Numbers:
+    """Of one output record; a probability that is null is NaN."""
+    if record_format == "binary":
+        step, probability = np.frombuffer(value[:8], np.dtype([("step", "<i4"), ("probability", "<f4")]))[0]
+        return Numbers(int(step), float(probability))
+    fields = orjson.loads(value)
+    probability = fields["probability"]
+    return Numbers(fields["step"], float("nan") if probability is None else float(probability))
