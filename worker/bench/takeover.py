@@ -27,6 +27,7 @@ SETTLE_SECONDS = 3.0
 """Under load before the kill."""
 TAKEOVER_SECONDS_MAX = 60.0
 SESSION_TIMEOUT_MS = 6_000
+SOCKET_TIMEOUT_MS = 10_000
 
 
 class Takeover:
@@ -44,6 +45,8 @@ class Takeover:
             overrides=(
                 f"kafka.session_timeout_ms={SESSION_TIMEOUT_MS}",
                 f"kafka.transaction_timeout_ms={transaction_timeout_ms}",
+                # The client refuses transactions that are shorter than the wait for one answer.
+                f"kafka.producer.socket.timeout.ms={min(SOCKET_TIMEOUT_MS, transaction_timeout_ms)}",
             ),
         )
         self._ports: dict[int, int] = {}
