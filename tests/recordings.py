@@ -114,6 +114,17 @@ def identity(partition: int, output: dict[str, Any], key: bytes) -> Identity:
     return (partition, output["source"]["offset"], key, output["closing"])
 
 
+def _repeated(outputs: Sequence[FollowedRecord], seen: dict[Identity, int]) -> dict[str, list[int]]:
+    """Where the repeats lie: "partition/input offset" → output offsets, the first of them."""
+    found: dict[str, list[int]] = {}
+    for record in outputs:
+        output = json.loads(record.value or b"null")
+        if seen[identity(record.partition, output, record.key or b"")] > 1:
+            found.setdefault(f"{record.partition}/{output['source']['offset']}", []).append(record.offset)
+    names = sorted(found)
+    return {name: found[name] for name in [*names[:5], *names[-5:]]}
+
+
 def compare(
     outputs: Sequence[FollowedRecord], oracle: Oracle, logits: Any, *, repeats_allowed: bool, tolerance: float = 1e-6
 ) -> Comparison:
@@ -143,6 +154,6 @@ def compare(
     missing = expected.keys() - seen.keys()
     assert not missing, f"{len(missing)} outputs are missing, e.g. {sorted(missing)[:3]}"
     repeats = sum(seen.values()) - len(seen)
-    assert repeats_allowed or repeats == 0, f"{repeats} outputs are there more than once"
+    assert repeats_allowed or repeats == 0, f"{repeats} outputs are there more than once: {_repeated(outputs, seen)}"
     assert largest <= tolerance, f"numbers differ by {largest}"
     return Comparison(len(expected), repeats, largest)

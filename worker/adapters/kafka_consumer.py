@@ -316,7 +316,9 @@ class KafkaConsumer:
                 self._listener.on_lost(announced)
             else:
                 self._listener.on_revoked(announced)
-        self._forget(everything)
+        # The client's own assignment may be gone already, and it refuses to take nothing from nothing.
+        if self._started:
+            self._forget(everything)
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
         numbers = {each.partition for each in partitions}
