@@ -19,6 +19,7 @@ STANDARD = set(sys.stdlib_module_names)
 ALLOWED = {
     "worker/core/codec": {"numpy", "orjson", "worker.core", "worker.errors"},
     "worker/core": {"numpy", "worker.core", "worker.errors"},
+    "worker/model/kernel": {"numpy", "llvmlite", "numba", "worker.core", "worker.model"},
     "worker/model": {"numpy", "h5py", "worker.core", "worker.errors", "worker.ports", "worker.model"},
 }
 """What a package may import at its top level, besides the standard library; the first prefix that fits holds."""

@@ -28,7 +28,6 @@ from worker.core.state_row import RowFormat
 from worker.delivery import BadRecordBreaker, Delivery, OutputTopics
 from worker.loop import LoopSettings, Worker
 from worker.metrics import Metrics
-from worker.model.numpy_stepper import NumpyStepper
 from worker.opening import LocalOpener, OffsetBounds, Opener
 from worker.partitions import CommitIdentity, Ownership
 from worker.ports import Hook
@@ -176,7 +175,7 @@ def _processor(parts: _Parts) -> Processor:
             value_bytes_max=settings.input.max_bytes,
             future_ms_max=settings.input.max_future_ms,
         ),
-        stepper=NumpyStepper(program),
+        stepper=parts.model.stepper,
         readout=parts.model.readout,
         table=parts.table,
         ownership=parts.ownership,

@@ -11,9 +11,11 @@ from worker.config import Settings
 from worker.errors import ConfigError, InputChanged
 from worker.model.calibration import calibration_for
 from worker.model.contract import verify
+from worker.model.engines import stepper_for
 from worker.model.load import load_program
 from worker.model.program import StepProgram
 from worker.model.readout import Readout
+from worker.ports import Stepper
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +25,7 @@ class ServedModel:
     """A verified model and what is published of it."""
 
     program: StepProgram
+    stepper: Stepper
     readout: Readout
     length: int
 
@@ -31,7 +34,8 @@ def load_model(settings: Settings) -> ServedModel:
     """Read, compile and verify the model; decide how long a sequence is. Raises ModelNotStreamable, ConfigError."""
     path = Path(settings.model.path)
     program = load_program(path, timesteps=settings.sequence.length or None)
-    verify(program)
+    stepper = stepper_for(program, settings.model.engine)
+    verify(program, stepper)
     length = settings.sequence.length or program.timesteps or 0
     if program.exactness == "end" and length != program.timesteps:
         raise ConfigError(
@@ -45,7 +49,7 @@ def load_model(settings: Settings) -> ServedModel:
         )
     readout = Readout(program, calibration_for(program, path, settings.model.calibration))
     log.info("model %s (%s): %s", path.name, program.fingerprint[:8], readout.describe())
-    return ServedModel(program, readout, length)
+    return ServedModel(program, stepper, readout, length)
 
 
 def refuse_unavailable(settings: Settings) -> None:

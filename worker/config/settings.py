@@ -130,7 +130,9 @@ class ModelSettings(Section):
     calibration: str = Field(
         default="", description="Calibration file; empty: the one beside the model, where there is one."
     )
-    engine: Literal["auto", "numpy", "tensorflow"] = Field(default="auto", description="What computes the steps.")
+    engine: Literal["auto", "numpy", "kernel", "tensorflow"] = Field(
+        default="auto", description="auto, numpy: best for many streams. kernel (numba): best for few or a hot one."
+    )
     mode: Literal["step", "buffer"] = Field(default="step", description="buffer accepts models that cannot be stepped.")
     on_change: Literal["refuse", "reset", "finish"] = Field(
         default="refuse", description="What to do with stored states of another model."

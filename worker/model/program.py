@@ -11,6 +11,7 @@ import numpy as np
 
 from worker.core.types import Float32Array, Int32Array
 from worker.model.activations import sigmoid, softmax
+from worker.model.kernel.operations import KernelOp
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Node:
     step: Callable[[Any, Any, Any], Any]
     whole: Callable[[Any], Any]
     exact: str = "every step"
+    kernel: tuple[KernelOp, ...] | None = None
+    """The same for the kernel; None where it cannot express the layer."""
 
 
 class StepProgram:

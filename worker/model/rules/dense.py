@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from worker.model.activations import activation
+from worker.model.activations import activation, activation_name
+from worker.model.files.weights import Array
+from worker.model.kernel.operations import KernelOp, Operation, activation_code
 from worker.model.program import Node
 from worker.model.rules.context import Layer, weighted
 
@@ -26,7 +28,8 @@ def dense(layer: Layer) -> Node:
     def whole(x: Any) -> Any:
         return function(np, x @ kernel.astype(np.float64) + bias.astype(np.float64))
 
-    return Node(layer.name, "Dense", layer.kind, units, 0, step, whole, layer.exact())
+    kernel_op = _kernel_op(layer, Operation.DENSE, units, (kernel, bias))
+    return Node(layer.name, "Dense", layer.kind, units, 0, step, whole, layer.exact(), kernel_op)
 
 
 def _running_sum(layer: Layer, units: int, function: Any) -> Node:
@@ -52,4 +55,12 @@ def _running_sum(layer: Layer, units: int, function: Any) -> Node:
         parts = np.einsum("ntf,tfk->ntk", x, slices[: x.shape[1]].astype(np.float64))
         return function(np, np.cumsum(parts, axis=1) + bias.astype(np.float64))
 
-    return Node(layer.name, "Dense", "end", units, units, step, whole, f"step {timesteps}")
+    kernel_op = _kernel_op(layer, Operation.RUNNING_SUM, units, (slices, bias))
+    return Node(layer.name, "Dense", "end", units, units, step, whole, f"step {timesteps}", kernel_op)
+
+
+def _kernel_op(
+    layer: Layer, operation: Operation, units: int, weights: tuple[Array, ...]
+) -> tuple[KernelOp, ...] | None:
+    code = activation_code(activation_name(layer.config.get("activation")), layer.keras_major)
+    return None if code is None else (KernelOp(operation, layer.width, units, weights, code),)

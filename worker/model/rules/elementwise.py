@@ -9,6 +9,7 @@ import numpy as np
 
 from worker.model.activations import activation, activation_name
 from worker.model.files.weights import WAY_OUT
+from worker.model.kernel.operations import Activation, KernelOp, Operation, activation_code
 from worker.model.program import Node
 from worker.model.rules.context import Layer, shown
 
@@ -16,17 +17,23 @@ PARAMETER_MAX = 3e38
 """Of a slope, scale or offset: the largest float32, rounded down."""
 
 
-def _elementwise(layer: Layer, function: Callable[[Any], Any]) -> Node:
+def _elementwise(layer: Layer, function: Callable[[Any], Any], kernel: tuple[KernelOp, ...] | None = None) -> Node:
     def step(x: Any, state: Any, steps: Any) -> Any:
         del state, steps
         return function(x)
 
-    return Node(layer.name, layer.class_name, layer.kind, layer.width, 0, step, function, layer.exact())
+    return Node(layer.name, layer.class_name, layer.kind, layer.width, 0, step, function, layer.exact(), kernel)
+
+
+def _activation_op(layer: Layer, code: Activation | None, parameter: float = 0.0) -> tuple[KernelOp, ...] | None:
+    if code is None:
+        return None
+    return (KernelOp(Operation.ACTIVATION, layer.width, layer.width, activation=code, parameter=parameter),)
 
 
 def identity(layer: Layer) -> Node:
     """Dropout and noise do nothing at inference."""
-    return _elementwise(layer, lambda x: x)
+    return _elementwise(layer, lambda x: x, ())
 
 
 def activation_layer(layer: Layer) -> Node:
@@ -34,7 +41,8 @@ def activation_layer(layer: Layer) -> Node:
     if layer.kind == "flat" and activation_name(layer.config.get("activation")) == "softmax":
         raise layer.refused("a softmax over all steps needs all of them")
     function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
-    return _elementwise(layer, lambda x: function(np, x))
+    code = activation_code(activation_name(layer.config.get("activation")), layer.keras_major)
+    return _elementwise(layer, lambda x: function(np, x), _activation_op(layer, code))
 
 
 def softmax_layer(layer: Layer) -> Node:
@@ -49,7 +57,8 @@ def leaky_relu(layer: Layer) -> Node:
     """Keras 3 calls the slope `negative_slope`, Keras 2 `alpha`; both default to 0.3 in the layer."""
     slope = _number(layer, layer.config.get("negative_slope", layer.config.get("alpha", 0.3)))
     if 0 <= slope <= 1:
-        return _elementwise(layer, lambda x: np.maximum(x, x.dtype.type(slope) * x))
+        kernel = _activation_op(layer, Activation.LEAKY_RELU, slope)
+        return _elementwise(layer, lambda x: np.maximum(x, x.dtype.type(slope) * x), kernel)
     return _elementwise(layer, lambda x: np.where(x > 0, x, x.dtype.type(slope) * x))
 
 
@@ -64,20 +73,23 @@ def relu(layer: Layer) -> Node:
         y = np.where(x >= threshold, x, kind(slope) * (x - kind(threshold)))
         return y if top is None else np.minimum(y, kind(top))
 
-    return _elementwise(layer, function)
+    plain = top is None and slope == 0 and threshold == 0
+    return _elementwise(layer, function, _activation_op(layer, Activation.RELU) if plain else None)
 
 
 def elu(layer: Layer) -> Node:
     """`ELU(alpha)`."""
     alpha = _number(layer, layer.config.get("alpha", 1.0))
-    return _elementwise(layer, lambda x: np.where(x > 0, x, x.dtype.type(alpha) * np.expm1(np.minimum(x, 0))))
+    kernel = _activation_op(layer, Activation.ELU, alpha)
+    return _elementwise(layer, lambda x: np.where(x > 0, x, x.dtype.type(alpha) * np.expm1(np.minimum(x, 0))), kernel)
 
 
 def rescaling(layer: Layer) -> Node:
     """x · scale + offset."""
     scale = _number(layer, layer.config.get("scale", 1.0))
     offset = _number(layer, layer.config.get("offset", 0.0))
-    return _elementwise(layer, lambda x: x * x.dtype.type(scale) + x.dtype.type(offset))
+    kernel = (KernelOp(Operation.RESCALE, layer.width, layer.width, parameter=scale, offset=offset),)
+    return _elementwise(layer, lambda x: x * x.dtype.type(scale) + x.dtype.type(offset), kernel)
 
 
 def _number(layer: Layer, value: Any) -> float:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from worker.model.activations import activation, activation_name
+from worker.model.files.weights import Array
+from worker.model.kernel.operations import KernelOp, Operation, activation_code
 from worker.model.program import Node
 from worker.model.rules.context import Layer, weighted
 from worker.model.scratch import Scratch
@@ -29,6 +31,15 @@ def _check_recurrent(layer: Layer) -> None:
 
 def _output_kind(layer: Layer) -> str:
     return "sequence" if layer.flag("return_sequences") else "last"
+
+
+def _kernel_op(
+    layer: Layer, operation: Operation, units: int, weights: tuple[Array, ...], inner: Any, gate: Any
+) -> tuple[KernelOp, ...] | None:
+    codes = [activation_code(activation_name(name), layer.keras_major) for name in (inner, gate)]
+    if codes[0] is None or codes[1] is None:
+        return None
+    return (KernelOp(operation, layer.width, units, weights, codes[0], codes[1]),)
 
 
 def lstm(layer: Layer) -> Node:
@@ -65,7 +76,12 @@ def lstm(layer: Layer) -> Node:
             out[:, t] = h
         return out
 
-    return Node(layer.name, "LSTM", _output_kind(layer), units, 2 * units, step, whole)
+    # The kernel wants the three sigmoids of i, f, o to lie together.
+    parts = [
+        np.concatenate([np.split(part, 4, -1)[gate] for gate in (0, 1, 3, 2)], -1) for part in (kernel, recurrent, bias)
+    ]
+    op = _kernel_op(layer, Operation.LSTM, units, tuple(parts), names[0], names[1])
+    return Node(layer.name, "LSTM", _output_kind(layer), units, 2 * units, step, whole, kernel=op)
 
 
 def _fused_lstm(kernel: Any, recurrent: Any, bias: Any, units: int) -> Any:
@@ -143,7 +159,10 @@ def gru(layer: Layer) -> Node:
             out[:, t] = h = cell(x[:, t], h, *wide)
         return out
 
-    return Node(layer.name, "GRU", _output_kind(layer), units, units, step, whole)
+    names = layer.config.get("activation", "tanh"), layer.config.get("recurrent_activation", "sigmoid")
+    operation = Operation.GRU_RESET_AFTER if reset_after else Operation.GRU_RESET_BEFORE
+    op = _kernel_op(layer, operation, units, (kernel, recurrent, bias, recurrent_bias), *names)
+    return Node(layer.name, "GRU", _output_kind(layer), units, units, step, whole, kernel=op)
 
 
 def simple_rnn(layer: Layer) -> Node:
@@ -166,4 +185,7 @@ def simple_rnn(layer: Layer) -> Node:
             out[:, t] = h = inner(np, z)
         return out
 
-    return Node(layer.name, "SimpleRNN", _output_kind(layer), units, units, step, whole)
+    op = _kernel_op(
+        layer, Operation.SIMPLE_RNN, units, (kernel, recurrent, bias), layer.config.get("activation", "tanh"), "linear"
+    )
+    return Node(layer.name, "SimpleRNN", _output_kind(layer), units, units, step, whole, kernel=op)

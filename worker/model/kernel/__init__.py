@@ -1,0 +1,1 @@
+"""The whole model compiled to one loop over samples in record order."""

@@ -1,0 +1,105 @@
+"""What the kernel can express: a model as a table of operations and one array of weights. No compiler is needed here.
+
+Each operation reads the current vector, may read and write its part of the state, and replaces the vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from worker.core.types import Float32Array, Int64Array
+from worker.model.files.weights import Array
+
+
+class Operation(IntEnum):
+    """Codes that the compiled loop knows."""
+
+    LSTM = 1
+    GRU_RESET_AFTER = 2
+    GRU_RESET_BEFORE = 3
+    SIMPLE_RNN = 4
+    DENSE = 5
+    RUNNING_SUM = 6
+    ACTIVATION = 7
+    RESCALE = 8
+
+
+class Activation(IntEnum):
+    """Codes of elementwise functions; those with a parameter take `KernelOp.parameter`."""
+
+    LINEAR = 0
+    TANH = 1
+    SIGMOID = 2
+    RELU = 3
+    LEAKY_RELU = 4
+    ELU = 5
+    HARD_SIGMOID_KERAS_2 = 6
+    HARD_SIGMOID_KERAS_3 = 7
+
+
+_BY_NAME = {
+    "linear": Activation.LINEAR,
+    "tanh": Activation.TANH,
+    "sigmoid": Activation.SIGMOID,
+    "relu": Activation.RELU,
+}
+
+
+def activation_code(name: object, keras_major: int) -> Activation | None:
+    """None for a function that the kernel does not have."""
+    if name == "hard_sigmoid":
+        return Activation.HARD_SIGMOID_KERAS_2 if keras_major < 3 else Activation.HARD_SIGMOID_KERAS_3
+    return _BY_NAME.get(name) if isinstance(name, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class KernelOp:
+    """One operation; `weights` are laid out one after the other, each in C order.
+
+    `activation` is the output's (of a recurrent layer: the candidate's), `gate` a recurrent layer's inner one.
+    """
+
+    operation: Operation
+    inputs: int
+    outputs: int
+    weights: tuple[Array, ...] = ()
+    activation: Activation = Activation.LINEAR
+    gate: Activation = Activation.LINEAR
+    parameter: float = 0.0
+    offset: float = 0.0
+
+
+COLUMNS = 8
+"""Of the operation table: code, inputs, outputs, state offset, weight offset, activation, gate, timesteps."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTables:
+    """operations (n, COLUMNS) int64, parameters (n, 2) float32, weights flat float32; `width`: the longest vector."""
+
+    operations: Int64Array
+    parameters: Float32Array
+    weights: Float32Array
+    width: int
+
+
+def tables(operations: list[tuple[KernelOp, int]], features: int) -> KernelTables:
+    """Lay out operations, each with its first column in the state row."""
+    rows, flat, parameters, at, width = [], [], [], 0, features
+    for op, state_offset in operations:
+        timesteps = op.weights[0].shape[0] if op.operation is Operation.RUNNING_SUM else 0
+        rows.append([op.operation, op.inputs, op.outputs, state_offset, at, op.activation, op.gate, timesteps])
+        parameters.append([op.parameter, op.offset])
+        for weight in op.weights:
+            flat.append(np.ascontiguousarray(weight, np.float32).ravel())
+            at += weight.size
+        width = max(width, op.inputs, op.outputs)
+    return KernelTables(
+        np.array(rows, np.int64).reshape(-1, COLUMNS),
+        np.array(parameters, np.float32).reshape(-1, 2),
+        np.concatenate([np.zeros(0, np.float32), *flat]),
+        width,
+    )
