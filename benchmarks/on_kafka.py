@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -72,13 +73,17 @@ def ran(step: list[str], bootstrap: str, results: Path, seconds_max: float) -> b
     """Run one step; whether it came to its end in time."""
     options = ["--bootstrap-servers", bootstrap, "--results", str(results)]
     command = [sys.executable, "-m", "worker", "bench", *step, *options]
+    # Wide enough for the tables where the output is no terminal; a group of its own, so that its workers end with it.
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "COLUMNS": "120"}, start_new_session=True)
     try:
-        # Wide enough for the tables where the output is no terminal.
-        done = subprocess.run(command, cwd=ROOT, timeout=max(1.0, seconds_max), env={**os.environ, "COLUMNS": "120"})
+        return process.wait(max(1.0, seconds_max)) == 0
     except subprocess.TimeoutExpired:
         say("stopped: the time is over")
         return False
-    return done.returncode == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
 
 
 def say(line: str) -> None:

@@ -65,15 +65,22 @@ def main() -> None:
     measured = results()
     by_streams = [each for each in measured if each["interval_ms"] == INTERVAL_MS]
     by_interval = [each for each in measured if each["load"]["streams"] == STREAMS]
-    if not by_streams:
-        sys.exit("error: no results; run `make bench-kafka` first")
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-    draw(left, by_streams, lambda each: int(each["load"]["streams"]))
-    left.set_xlabel(f"streams (a commit each {INTERVAL_MS} ms)")
-    left.set_ylabel("thousand records a second")
-    left.legend(fontsize=8)
-    draw(right, by_interval, lambda each: int(each["interval_ms"]))
-    right.set_xlabel(f"commit interval, ms ({STREAMS:,} streams)")
+    if len(by_streams) < 2:
+        sys.exit("error: too few results; run `make bench-kafka` first")
+    panels: list[tuple[str, list[dict[str, Any]], Callable[[dict[str, Any]], int]]] = [
+        (f"streams (a commit each {INTERVAL_MS} ms)", by_streams, lambda each: int(each["load"]["streams"])),
+        (f"commit interval, ms ({STREAMS:,} streams)", by_interval, lambda each: int(each["interval_ms"])),
+    ]
+    # One point is no curve.
+    panels = [panel for panel in panels if len(panel[1]) > 1]
+    figure, rows = pyplot.subplots(
+        1, len(panels), figsize=(6 + 4 * (len(panels) - 1), 4), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, (label, shown, at) in zip(rows[0], panels, strict=True):
+        draw(axes, shown, at)
+        axes.set_xlabel(label)
+    rows[0][0].set_ylabel("thousand records a second")
+    rows[0][0].legend(fontsize=8)
     figure.suptitle("One worker, binary records, the broker on the same two cores", fontsize=11)
     figure.savefig(PICTURE, dpi=110)
     sys.stdout.write(f"drew {PICTURE.relative_to(ROOT)}\n")
