@@ -226,6 +226,9 @@ class TransactionalDelivery:
             self._machine.apply(TransactionEvent.OUTCOME_LOST)
             self._recover({})
             return
+        except Fenced:
+            self._machine.apply(TransactionEvent.FENCED)
+            raise
         self._machine.apply(TransactionEvent.ABORTED)
 
     def _recycle(self, reason: str) -> None:

@@ -316,9 +316,12 @@ class KafkaConsumer:
                 self._listener.on_lost(announced)
             else:
                 self._listener.on_revoked(announced)
-        # The client's own assignment may be gone already, and it refuses to take nothing from nothing.
-        if self._started:
+        try:
             self._forget(everything)
+        except KafkaException as error:
+            # After a callback that failed the client has emptied its assignment by itself.
+            if error.args[0].code() != KafkaError._INVALID_ARG:
+                raise
 
     def _forget(self, partitions: list[TopicPartition]) -> None:
         numbers = {each.partition for each in partitions}

@@ -52,7 +52,9 @@ def sampled(load: Load) -> dict[int, Float32Array]:
     if load.record_format == "json":
         rows = np.round(rows.astype(np.float64), 6).astype(np.float32)
     streams = np.unique(np.linspace(0, load.streams - 1, SAMPLED_STREAMS).astype(int)).tolist()
-    return {stream: rows[np.flatnonzero(numbers == stream)[:SAMPLES_OF_A_STREAM]] for stream in streams}
+    found = {stream: rows[np.flatnonzero(numbers == stream)[:SAMPLES_OF_A_STREAM]] for stream in streams}
+    # With skewed keys a rare stream may have no record.
+    return {stream: samples for stream, samples in found.items() if len(samples)}
 
 
 def reference(model: ServedModel, features: Float32Array) -> list[Numbers]:
