@@ -57,3 +57,9 @@ def test_outputs_are_read_from_both_formats():
     assert numbers_of(packed, "binary") == Numbers(7, 0.5)
     assert numbers_of(b'{"step":7,"probability":0.5}', "json") == Numbers(7, 0.5)
     assert math.isnan(numbers_of(b'{"step":7,"probability":null}', "json").probability)
+
+
+def test_streams_without_records_are_not_in_the_sample():
+    load = Load(50, 10_000, 1, zipf=2.0)
+    assert all(len(samples) for samples in sampled(load).values())
+    assert 0 in sampled(load)
