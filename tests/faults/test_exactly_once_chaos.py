@@ -39,7 +39,7 @@ def finish(trial: Trial, seconds: float) -> str:
     trial.drain(seconds)
     codes = trial.stop()
     logs = "\n".join(worker.log()[-3000:] for worker in trial.workers.values())
-    # One that was just revived may still be starting when SIGTERM comes; one that was thawed may just learn it is fenced.
+    # One that was just revived may still be starting when SIGTERM comes; a thawed one may just learn that it is fenced.
     assert set(codes.values()) <= {*LEFT, FENCED}, f"{codes}\n{logs}"
     return f"{trial.check().expected} outputs checked, 0 lost, 0 doubled, 0 wrong"
 

@@ -33,6 +33,8 @@ DEFAULTS: dict[str, object] = {
 
 FORCED: dict[str, object] = {"enable.idempotence": True, "acks": "all"}
 
+SOCKET_TIMEOUT_MS = 10_000
+"""The client refuses one that is longer than a transaction may last."""
 _ANSWER_GRACE_S = 1.0
 """How much longer than its own timeout a client call may take before the client counts as stuck."""
 
@@ -179,7 +181,9 @@ class TransactionalKafkaProducer(_QueueingProducer):
         self._properties = {
             **DEFAULTS,
             # A connection that hangs longer makes an outcome unknown; the default of 60 s would outlast transactions.
-            "socket.timeout.ms": 10_000,
+            "socket.timeout.ms": min(
+                SOCKET_TIMEOUT_MS, int(str(config.get("transaction.timeout.ms", SOCKET_TIMEOUT_MS)))
+            ),
             **config,
             **FORCED,
             # Tracked records need their reports of success.
