@@ -158,6 +158,10 @@ class RocksDBStore:
             else:
                 put(ROW_PREFIX + key, row)
         written_at_ms = self._clock.now_ms()
+        held = self._position
+        if held is not None and held.input_next_offset == position.input_next_offset:
+            # A part of a restore: as old as it was, or interrupted restores would hide how old its rows are.
+            written_at_ms = self._written_at_ms
         put(
             _POSITION_KEY,
             _POSITION.pack(

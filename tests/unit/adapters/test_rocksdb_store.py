@@ -36,6 +36,31 @@ def test_the_position_survives_reopening_with_all_its_parts(tmp_path: Path) -> N
     store.close()
 
 
+class Clock:
+    """A wall clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.time_ms = 1000
+
+    def now_ms(self) -> int:
+        return self.time_ms
+
+    def monotonic(self) -> float:
+        return self.time_ms / 1000
+
+
+def test_a_restore_that_is_interrupted_again_and_again_does_not_make_a_store_look_fresh(tmp_path: Path) -> None:
+    clock = Clock()
+    store = RocksDBStore.open(tmp_path / "2", IDENTITY, write_ahead_log=False, clock=clock)
+    store.write([(b"a", b"1")], StorePosition(10, 5))
+    clock.time_ms = 9000
+    store.write([(b"b", b"2")], StorePosition(10, 7))
+    assert store.written_at_ms == 1000
+    store.write([], StorePosition(20, 8))
+    assert store.written_at_ms == 9000
+    store.close()
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
