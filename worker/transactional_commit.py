@@ -14,7 +14,7 @@ import numpy as np
 
 from worker.adapters.kafka_consumer import KafkaConsumer
 from worker.adapters.kafka_producer import TrackedRecord, TransactionalKafkaProducer
-from worker.core.joint import JointAction, PartitionIncident, joint_action, refuse_to_send_offsets
+from worker.core.joint import AssignmentToken, JointAction, PartitionIncident, joint_action, refuse_to_send_offsets
 from worker.core.slots import StreamTable
 from worker.core.transaction import TransactionEvent, TransactionMachine, TransactionState
 from worker.core.types import DeadLetter, PredictionBatch
@@ -63,7 +63,7 @@ class TransactionalDelivery:
         self._hook = hook
         self._on_recycle = on_recycle
         self._machine = TransactionMachine()
-        self._assignments: dict[int, int] = {}
+        self._assignments: dict[int, AssignmentToken] = {}
 
     def send(self, predictions: PredictionBatch, values: Sequence[bytes]) -> None:
         """Queue outputs in the open transaction. Raises TransactionAborted, Fenced."""
@@ -99,7 +99,7 @@ class TransactionalDelivery:
             # 3. The group's identity as of now must be able to fence, and no partition may have changed hands since its
             # records were processed.
             group = self._consumer.group_metadata()
-            now = {partition.index: partition.machine.assignment_id for partition in self._ownership}
+            now = {partition.index: (partition.machine.assignment_id, group.member_id) for partition in self._ownership}
             if refusal := refuse_to_send_offsets(group, self._assignments, now):
                 raise TransactionAborted(refusal)
             # 4. Input offsets, with the restore target in each one's metadata.
@@ -148,7 +148,8 @@ class TransactionalDelivery:
     def _note_assignments(self, partitions: Sequence[int]) -> None:
         """Under which assignment each partition's first records of this transaction were processed."""
         for index in partitions:
-            self._assignments.setdefault(index, self._ownership[index].machine.assignment_id)
+            token = self._ownership[index].machine.assignment_id, self._consumer.assigned_to(index)
+            self._assignments.setdefault(index, token)
 
     def _send_changelog(self, partitions: Sequence[OwnedPartition], changes: Changes) -> dict[int, TrackedRecord]:
         """Rows and tombstones of each partition; the last one of a partition tells the changelog's offset."""

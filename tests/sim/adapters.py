@@ -159,6 +159,7 @@ class StepwiseConsumer:
     def __init__(self, kafka: Kafka, member: SimulatedMember, process: Stepwise, random: Random) -> None:
         self._kafka = kafka
         self._member = member
+        self._assigned_to: dict[int, str] = {}
         self._process = process
         self._random = random
         self._listener: RebalanceListener | None = None
@@ -205,6 +206,7 @@ class StepwiseConsumer:
         new = self._member.sync(unwanted)
         if new:
             self._owned |= new
+            self._assigned_to |= dict.fromkeys(new, self.group_metadata().member_id)
             self._listener.on_assigned(sorted(new))
 
     def _gone(self, partitions: set[int], callback: Any) -> None:
@@ -232,6 +234,9 @@ class StepwiseConsumer:
 
     def group_metadata(self) -> GroupMetadata:
         return parse_group_metadata(self._member.group_metadata())
+
+    def assigned_to(self, partition: int) -> str:
+        return self._assigned_to[partition]
 
     def consumer_lag(self) -> dict[int, int]:
         return {}

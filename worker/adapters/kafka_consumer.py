@@ -60,6 +60,7 @@ class KafkaConsumer:
         self._owned: set[int] = set()
         self._started: dict[int, int] = {}
         self._newly_assigned: set[int] = set()
+        self._assigned_to: dict[int, str] = {}
         self._revoked_in_poll: set[int] = set()
         self._pending_errors: deque[WorkerError] = deque()
         self._fenced = False
@@ -148,6 +149,14 @@ class KafkaConsumer:
             return parse_group_metadata(self._consumer.consumer_group_metadata())
         except ValueError as error:
             raise KafkaFailed(str(error)) from error
+
+    def assigned_to(self, partition: int) -> str:
+        """The member id under which a partition was assigned; "" where it is not known.
+
+        A member that was expelled rejoins in the background under another id, before its listener hears that it lost
+        anything: until then the broker accepts its commits for partitions that are somebody else's.
+        """
+        return self._assigned_to.get(partition, "")
 
     def consumer_lag(self) -> dict[int, int]:
         """Records between what was handed out and the log's (stable) end, per partition that is being fetched.
@@ -291,6 +300,7 @@ class KafkaConsumer:
             self._started.clear()
         self._owned |= numbers
         self._newly_assigned |= numbers
+        self._assigned_to |= dict.fromkeys(numbers, self.group_metadata().member_id)
 
     def _on_revoke(self, partitions: list[TopicPartition]) -> None:
         announced = self._announced(partitions)

@@ -70,18 +70,25 @@ def joint_action(incident: PartitionIncident, transaction: TransactionState) -> 
     return action
 
 
+AssignmentToken = tuple[int, str]
+"""assignment_id of a partition and the member id under which it was assigned."""
+
+
 def refuse_to_send_offsets(
-    group: GroupMetadata, assignments_processed: Mapping[int, int], assignments_now: Mapping[int, int]
+    group: GroupMetadata,
+    assignments_processed: Mapping[int, AssignmentToken],
+    assignments_now: Mapping[int, AssignmentToken],
 ) -> str:
     """Why the input offsets must not join the transaction, "" when they may; the way out is to abort.
 
-    Both mappings are partition → assignment_id. `assignments_processed`: under which the records of the transaction
-    were processed, also those of partitions that have gone since; `assignments_now`: all of now. The broker would
-    accept a current member's commit for a partition that it no longer owns.
+    Both mappings are partition → token. `assignments_processed`: under which the records of the transaction were
+    processed, also those of partitions that have gone since; `assignments_now`: all of now, with the group's present
+    member id. A member that was expelled and rejoined is another one, even before its listener hears of it. The broker
+    would accept a current member's commit for a partition that it no longer owns.
     """
     if not group.can_fence:
         return f"the group's metadata cannot fence (generation {group.generation}, member {group.member_id!r})"
-    for partition, assignment_id in assignments_processed.items():
-        if assignments_now.get(partition) != assignment_id:
+    for partition, token in assignments_processed.items():
+        if assignments_now.get(partition) != token:
             return f"partition {partition} changed hands since its records were processed"
     return ""

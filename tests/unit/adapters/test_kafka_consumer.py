@@ -171,6 +171,8 @@ def test_only_the_metadata_of_a_joined_member_can_fence(join: Join, topic: str) 
     wait_until_assigned(consumer, listener, {0, 1, 2, 3})
     joined = consumer.group_metadata()
     assert joined.can_fence
+    assert {consumer.assigned_to(partition) for partition in range(4)} == {joined.member_id}
+    assert consumer.assigned_to(99) == ""
     assert joined.group == topic
     assert joined.generation >= 0
 

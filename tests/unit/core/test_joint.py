@@ -79,3 +79,9 @@ def test_one_assignment_that_was_replaced_keeps_all_offsets_back(processed, data
     changed = data.draw(st.sampled_from(sorted(processed)))
     now = {**processed, changed: processed[changed] + 10}
     assert f"partition {changed} " in refuse_to_send_offsets(MEMBER, processed, now)
+
+
+def test_a_member_that_was_expelled_and_rejoined_may_not_commit_what_it_had_before():
+    """Its listener may not have heard of it yet, and the broker would accept the new member's commit."""
+    assert "partition 0 changed hands" in refuse_to_send_offsets(MEMBER, {0: (1, "former")}, {0: (1, "now")})
+    assert refuse_to_send_offsets(MEMBER, {0: (1, "now")}, {0: (1, "now")}) == ""
