@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -48,7 +49,8 @@ class Member:
             self._process = None
             self._due = None if stopping else self._policy.ended(code, now)
             if self._due is None:
-                return code
+                # One that was asked to leave before it had joined the group just dies.
+                return 0 if stopping and code == -signal.SIGTERM else code
             log.warning("process %d ended with %d, starts again in %.0f s", self.number, code, self._due - now)
         elif stopping:
             return 0

@@ -32,6 +32,8 @@ from worker.core.restore_by_progress import PROGRESS_KEY
 from worker.core.state_row import decode_row
 
 PARTITIONS = 4
+END_SECONDS_MAX = 40
+"""From SIGTERM to the end of a worker on a busy machine."""
 OPEN_STEPS = {
     "begun",
     "produced",
@@ -224,9 +226,19 @@ class Trial:
 
     def end(self, name: str) -> int:
         """SIGTERM one worker and wait; its exit code."""
+        self.workers[name].process.terminate()
+        return self.ended(name)
+
+    def ended(self, name: str) -> int:
+        """Wait for the end of a worker that was asked to leave; its exit code. Fails with where its threads are."""
         worker = self.workers[name]
-        worker.process.terminate()
-        return worker.process.wait(40)
+        try:
+            return worker.process.wait(END_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.send(name, signal.SIGUSR1)
+            with suppress(subprocess.TimeoutExpired):
+                worker.process.wait(1)
+            raise AssertionError(f"{name} did not end within {END_SECONDS_MAX} s\n{worker.log()[-6000:]}") from None
 
     def revive(self) -> int:
         """Start again every worker that ended by itself, as an orchestrator does; returns how many."""
@@ -239,7 +251,7 @@ class Trial:
         """SIGTERM to every worker; exit codes by name."""
         for worker in self.workers.values():
             worker.process.terminate()
-        return {name: worker.process.wait(40) for name, worker in self.workers.items()}
+        return {name: self.ended(name) for name in self.workers}
 
     # ---- the oracles
 

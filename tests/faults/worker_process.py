@@ -8,6 +8,7 @@ each life reached is kept in a file, so that a test can tell what a kill hit. Th
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import random
 import shutil
@@ -52,7 +53,7 @@ def killer(step: str, count: int) -> Hook:
 def live(config: Path, overrides: list[str], hook: Hook) -> None:
     """One worker's life."""
     configure_logging("text", "warning")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with assembled(load_settings(config, overrides), hook) as worker:
         signal.signal(signal.SIGTERM, lambda *_: worker.stop())
         worker.run()
@@ -86,6 +87,8 @@ def main() -> None:
     parser.add_argument("--forget-disk", type=Path, help="deleted before every second life")
     parser.add_argument("--write-buffer-bytes", type=int, default=rocksdb_store.WRITE_BUFFER_BYTES)
     given = parser.parse_args()
+    # A test that waits in vain asks where everybody is.
+    faulthandler.register(signal.SIGUSR1)
     rocksdb_store.WRITE_BUFFER_BYTES = given.write_buffer_bytes
     chance = random.Random(f"{given.seed}{given.kill_at}")
     for number in range(given.times + 1):

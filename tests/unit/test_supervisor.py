@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from itertools import pairwise
 
 from worker.supervisor import Member, Supervisor
@@ -24,26 +25,28 @@ class Clock:
 
 
 class Process:
-    """Ends with `code` after `lasts` seconds, or with 0 once it was asked to."""
+    """Ends with `code` after `lasts` seconds, or with `asked` once it was asked to."""
 
-    def __init__(self, clock: Clock, lasts: float, code: int) -> None:
-        self._clock, self._ends, self._code = clock, clock.seconds + lasts, code
+    def __init__(self, clock: Clock, lasts: float, code: int, asked: int = 0) -> None:
+        self._clock, self._ends, self._code, self._asked = clock, clock.seconds + lasts, code, asked
 
     def poll(self) -> int | None:
         return self._code if self._clock.seconds >= self._ends else None
 
     def terminate(self) -> None:
-        self._ends, self._code = self._clock.seconds, 0
+        self._ends, self._code = self._clock.seconds, self._asked
 
 
-def run(lives: dict[int, list[tuple[float, int]]], stop_at: float) -> tuple[int, dict[int, list[float]]]:
+def run(
+    lives: dict[int, list[tuple[float, int]]], stop_at: float, asked: int = 0
+) -> tuple[int, dict[int, list[float]]]:
     """Lives (seconds, exit code) of each member; the exit code of all and when each life began."""
     clock = Clock()
     begun: dict[int, list[float]] = {number: [] for number in lives}
 
     def start(number: int) -> Process:
         begun[number].append(round(clock.seconds))
-        return Process(clock, *lives[number][len(begun[number]) - 1])
+        return Process(clock, *lives[number][len(begun[number]) - 1], asked=asked)
 
     members = [Member(number, lambda number=number: start(number)) for number in lives]
 
@@ -79,3 +82,8 @@ def test_a_stop_asks_every_member_and_starts_none_again():
     code, begun = run({0: [(1000, 0)], 1: [(49.9, 1), (1000, 0)]}, stop_at=50)
     assert code in (0, 1)
     assert begun == {0: [0], 1: [0]}
+
+
+def test_a_member_that_was_asked_to_leave_while_it_started_ended_well():
+    code, _ = run({0: [(1000, 0)]}, stop_at=100, asked=-signal.SIGTERM)
+    assert code == 0
