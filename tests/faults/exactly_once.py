@@ -187,6 +187,16 @@ class Trial:
         """A signal to the worker and its supervisor."""
         os.killpg(self.workers[name].process.pid, number)
 
+    def is_stopped(self, name: str) -> bool:
+        """Whether a process of the worker has been stopped by SIGSTOP."""
+        leader = self.workers[name].process.pid
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                state, _, group = status.read_text().rpartition(")")[2].split()[:3]
+                if int(group) == leader and state == "T":
+                    return True
+        return False
+
     def read(self, timeout: float = 0.1) -> int:
         """Take what a read_committed reader sees meanwhile; returns how many it has seen so far."""
         self.during.extend(self.reader.poll(timeout))

@@ -17,12 +17,16 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from tests.faults.mutants import HOOKS, MUTANTS
 from worker.adapters import rocksdb_store
+from worker.adapters.kafka_producer import TransactionalKafkaProducer
 from worker.assembly import assembled
 from worker.config import load_settings
-from worker.errors import UserError
+from worker.errors import OutcomeUnknown, TransactionAborted, UserError
 from worker.logs import configure_logging
 from worker.ports import Hook
+
+FAULT_EVERY = 4
 
 
 def recorder(file: Path | None, then: Hook) -> Hook:
@@ -48,6 +52,48 @@ def killer(step: str, count: int) -> Hook:
             os.kill(os.getpid(), signal.SIGKILL)
 
     return hook
+
+
+def aborter(every: int, then: Hook) -> Hook:
+    """A hook that makes each `every`-th transaction abort when all of it is on the broker."""
+    seen: Counter[str] = Counter()
+
+    def hook(name: str) -> None:
+        then(name)
+        seen[name] += 1
+        if name == "flushed" and seen[name] % every == 0:
+            raise TransactionAborted("a test says so")
+
+    return hook
+
+
+def freezer(step: str, count: int, then: Hook) -> Hook:
+    """A hook that stops this process, with all its threads, at the count-th time a step is reached."""
+    seen: Counter[str] = Counter()
+
+    def hook(name: str) -> None:
+        then(name)
+        seen[name] += 1
+        if name == step and seen[name] == count:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    return hook
+
+
+def lose_answers(every: int, *, sent: bool) -> None:
+    """Each `every`-th commit is not answered; with `sent` it was carried out."""
+    commit = TransactionalKafkaProducer.commit
+    seen: Counter[str] = Counter()
+
+    def unanswered(self: TransactionalKafkaProducer, timeout: float) -> None:
+        seen["commits"] += 1
+        lost = seen["commits"] % every == 0
+        if sent or not lost:
+            commit(self, timeout)
+        if lost:
+            raise OutcomeUnknown("a test says so")
+
+    TransactionalKafkaProducer.commit = unanswered  # type: ignore[method-assign]
 
 
 def live(config: Path, overrides: list[str], hook: Hook) -> None:
@@ -85,11 +131,19 @@ def main() -> None:
     parser.add_argument("--group-per-life", action="store_true")
     parser.add_argument("--last-step", type=Path)
     parser.add_argument("--forget-disk", type=Path, help="deleted before every second life")
+    parser.add_argument("--abort-every", type=int, default=0)
+    parser.add_argument("--freeze-at", default="")
+    parser.add_argument("--lose-answers", choices=("sent", "unsent"))
+    parser.add_argument("--mutant", choices=list(MUTANTS))
     parser.add_argument("--write-buffer-bytes", type=int, default=rocksdb_store.WRITE_BUFFER_BYTES)
     given = parser.parse_args()
     # A test that waits in vain asks where everybody is.
     faulthandler.register(signal.SIGUSR1)
     rocksdb_store.WRITE_BUFFER_BYTES = given.write_buffer_bytes
+    if given.lose_answers:
+        lose_answers(FAULT_EVERY, sent=given.lose_answers == "sent")
+    if given.mutant:
+        MUTANTS[given.mutant].install(load_settings(given.config, given.set))
     chance = random.Random(f"{given.seed}{given.kill_at}")
     for number in range(given.times + 1):
         group = [f"kafka.group_id=life-{given.kill_at}-{number}"] if given.group_per_life else []
@@ -97,7 +151,12 @@ def main() -> None:
         hook: Hook = (lambda _: None) if last else killer(given.kill_at, chance.randint(1, given.count_max))
         if given.forget_disk is not None and number % 2:
             shutil.rmtree(given.forget_disk, ignore_errors=True)
-        status = forked(given.config, [*given.set, *group], recorder(given.last_step, hook))
+        if given.abort_every:
+            hook = aborter(given.abort_every, hook)
+        if given.freeze_at:
+            hook = freezer(given.freeze_at, FAULT_EVERY, hook)
+        HOOKS[:] = [recorder(given.last_step, hook)]
+        status = forked(given.config, [*given.set, *group], HOOKS[0])
         ended = "killed" if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL else "ended"
         sys.stdout.write(f"life {number} {ended} {status}\n")
         sys.stdout.flush()
