@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from tests.conftest import COUNTS
 from tests.faults.exactly_once import OPEN_STEPS, PARTITIONS, Trial
 from tests.kafka_fixtures import started
 from tests.oracle import Given, Oracle
@@ -85,12 +85,7 @@ class Cluster:
                 self.brokers.wait_until_stable(f"{self.trial.name}-{suffix}", partition, STABLE_SECONDS_MAX)
 
 
-def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    with capsys.disabled():
-        sys.stdout.write(f"\n  {text}")
-
-
-def test_leaders_killed_under_load_leave_no_open_transaction_and_lose_nothing(brokers, tmp_path: Path, capsys):
+def test_leaders_killed_under_load_leave_no_open_transaction_and_lose_nothing(brokers, tmp_path: Path, record_property):
     chance = random.Random(SEED)
     records = int(RATE * SECONDS_OF_A_KILL * KILLS)
     trial = Trial(brokers.bootstrap_servers, tmp_path, SEED, records, interval_ms=200, replication=3)
@@ -127,9 +122,11 @@ def test_leaders_killed_under_load_leave_no_open_transaction_and_lose_nothing(br
     logs = "\n".join(worker.log()[-5000:] for worker in trial.workers.values())
     assert set(codes.values()) <= {0, -signal.SIGTERM}, f"{codes}\n{logs}"
     found = trial.check()
-    say(capsys, f"leader kills: {KILLS}, {hit.total()} hit an open transaction, {ended} workers were restarted")
-    say(capsys, f"  {dict(Counter(roles))}, last stable offset = high watermark after each")
-    say(capsys, f"  {found.expected} outputs checked, 0 lost, 0 doubled, 0 wrong (seed {SEED})")
+    record_property(
+        COUNTS, f"leader kills: {KILLS}, {hit.total()} hit an open transaction, {ended} workers were restarted"
+    )
+    record_property(COUNTS, f"  {dict(Counter(roles))}, last stable offset = high watermark after each")
+    record_property(COUNTS, f"  {found.expected} outputs checked, 0 lost, 0 doubled, 0 wrong (seed {SEED})")
     assert hit.total() >= OPEN_SHARE_MIN * KILLS, f"says nothing: only {hit.total()} of {KILLS} kills hit a transaction"
 
 
@@ -171,7 +168,7 @@ def wait_until(trial: Trial, condition: Callable[[], bool], what: str) -> None:
         assert trial.clock.monotonic() < deadline, f"{what}\n{trial.workers['w0'].log()[-5000:]}"
 
 
-def test_a_foreign_transaction_left_open_is_waited_for_and_named(kafka, tmp_path: Path, capsys):
+def test_a_foreign_transaction_left_open_is_waited_for_and_named(kafka, tmp_path: Path, record_property):
     trial = Trial(kafka.bootstrap_servers, tmp_path, SEED, records=600)
     trial.given = with_offsets_behind(trial.given, FOREIGN_INPUT, 200, 400)
     trial.oracle = Oracle().feed(trial.given)
@@ -204,4 +201,6 @@ def test_a_foreign_transaction_left_open_is_waited_for_and_named(kafka, tmp_path
     trial.drain(QUIET_SECONDS_MAX)
     assert trial.stop() == {"w0": 0}, worker.log()
     found = trial.check()
-    say(capsys, f"a foreign transaction on input and changelog: waited for and named, {found.expected} outputs checked")
+    record_property(
+        COUNTS, f"a foreign transaction on input and changelog: waited for and named, {found.expected} outputs checked"
+    )

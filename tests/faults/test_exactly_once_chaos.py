@@ -63,13 +63,21 @@ def test_random_kills_of_one_of_three_workers(kafka, tmp_path, record_property):
     assert hit >= OPEN_SHARE_MIN * KILLS, f"says nothing: only {hit} of {KILLS} kills hit an open transaction"
 
 
-def test_workers_frozen_beyond_their_timeouts_do_not_come_back_as_zombies(kafka, tmp_path, record_property):
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_workers_frozen_beyond_their_timeouts_do_not_come_back_as_zombies(kafka, tmp_path, record_property, protocol):
     rounds = FREEZES // FREEZES_SIDE_BY_SIDE
 
     def run(number: int) -> tuple[int, int, str]:
         chance = random.Random(f"{SEED}-{number}")
         records = int(RATE / 2 * FREEZE_SECONDS * 1.8 * rounds)
-        trial = Trial(kafka.bootstrap_servers, tmp_path / str(number), SEED + number, records, interval_ms=400)
+        trial = Trial(
+            kafka.bootstrap_servers,
+            tmp_path / str(number),
+            SEED + number,
+            records,
+            interval_ms=400,
+            overrides=(f"kafka.group_protocol={protocol}",),
+        )
         for name in ("w0", "w1"):
             trial.start(name)
         hit = ended = 0
@@ -88,7 +96,8 @@ def test_workers_frozen_beyond_their_timeouts_do_not_come_back_as_zombies(kafka,
         results = list(pool.map(run, range(FREEZES_SIDE_BY_SIDE)))
     hit, ended = sum(each[0] for each in results), sum(each[1] for each in results)
     record_property(
-        "counts", f"freezes: {FREEZES}, {hit} hit an open transaction, {ended} workers gave up and were restarted"
+        "counts",
+        f"{protocol}: {FREEZES} freezes, {hit} hit an open transaction, {ended} workers gave up and were restarted",
     )
     for _, _, text in results:
         record_property("counts", f"  {text}")

@@ -13,7 +13,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -22,6 +21,7 @@ from pathlib import Path
 import pytest
 from rocksdict import AccessType, Options, Rdict
 
+from tests.conftest import COUNTS
 from tests.faults.exactly_once import PARTITIONS, Trial, Worker
 from tests.oracle import Oracle
 from worker.adapters.rocksdb_reader import read_rows
@@ -211,11 +211,6 @@ class Injected:
             self.pending[partition] = []
 
 
-def say(capsys: pytest.CaptureFixture[str], text: str) -> None:
-    with capsys.disabled():
-        sys.stdout.write(f"\n  {text}")
-
-
 def read_a_damaged_store(store: Path, rows: dict[bytes, bytes]) -> int:
     """Each row is served as it was written or refused, never wrong or missing; returns how many are refused.
 
@@ -239,7 +234,7 @@ def read_a_damaged_store(store: Path, rows: dict[bytes, bytes]) -> int:
     return refused
 
 
-def test_a_store_that_was_damaged_wiped_or_is_old_never_shows_in_the_output(kafka, tmp_path, capsys):
+def test_a_store_that_was_damaged_wiped_or_is_old_never_shows_in_the_output(kafka, tmp_path, record_property):
     chance = random.Random(SEED)
     kinds = [*DAMAGES] * DAMAGES_OF_A_KIND + [*LOSSES] * LOSSES_OF_A_KIND
     chance.shuffle(kinds)
@@ -268,9 +263,9 @@ def test_a_store_that_was_damaged_wiped_or_is_old_never_shows_in_the_output(kafk
     found = trial.check()
     for kind in FAULTS:
         fate = f"{faults.noticed[kind]} noticed and set aside, " if kind in DAMAGES else ""
-        say(capsys, f"{kind}: {faults.kinds[kind]} injected, {fate}restored")
-    say(
-        capsys,
+        record_property(COUNTS, f"{kind}: {faults.kinds[kind]} injected, {fate}restored")
+    record_property(
+        COUNTS,
         f"{worker.crashes} noticed while running, {len(unread)} stores with a damage that was read only at the end "
         f"({refused} rows refused), {found.expected} outputs checked, 0 lost, 0 doubled, 0 wrong (seed {SEED})",
     )
@@ -340,7 +335,9 @@ def feed_until_ended(lives: Lives) -> int:
     return process.returncode
 
 
-def test_a_worker_without_disk_space_stops_with_one_line_and_goes_on_when_there_is_some(kafka, tmp_path, capsys, space):
+def test_a_worker_without_disk_space_stops_with_one_line_and_goes_on_when_there_is_some(
+    kafka, tmp_path, record_property, space
+):
     trial = Trial(kafka.bootstrap_servers, tmp_path, SEED, RECORDS_AT_FIRST * 2, batch_records=50, streams=STREAMS)
     lives = Lives(trial)
     lives.start()
@@ -362,6 +359,6 @@ def test_a_worker_without_disk_space_stops_with_one_line_and_goes_on_when_there_
     lives.live()
     found = trial.check()
     kind = type(space).__name__
-    say(
-        capsys, f"no space while running and at the start ({kind}): {found.expected} outputs checked, 0 lost, 0 doubled"
+    record_property(
+        COUNTS, f"no space while running and at the start ({kind}): {found.expected} outputs checked, 0 lost, 0 doubled"
     )
