@@ -201,8 +201,9 @@ class StepwiseConsumer:
         if not self._member.joined:
             self._member.join()
             group.balance(self._kafka.partitions, self._random)
-        rejoined, unwanted = self._member.rejoined, self._member.unwanted()
+        unwanted = self._member.unwanted()
         self._gone(unwanted & self._owned, self._listener.on_revoked)
+        rejoined = self._member.rejoined
         new = self._member.sync(unwanted)
         if rejoined:
             self._gone(self._owned - new, self._listener.on_revoked)

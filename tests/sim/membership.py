@@ -50,8 +50,9 @@ class MemberWorker(RestoringWorker):
         if not self.member.joined:
             self.member.join()
             self.kafka.group.balance(self.kafka.partitions, self.random)
-        rejoined, unwanted = self.member.rejoined, self.member.unwanted()
+        unwanted = self.member.unwanted()
         yield from self.on_revoked([self.owned[index] for index in sorted(unwanted) if index in self.owned])
+        rejoined = self.member.rejoined
         taken = self.member.sync(unwanted)
         if rejoined:
             taken -= yield from self.on_rejoined(taken)
