@@ -196,14 +196,17 @@ class StepwiseConsumer:
         assert self._listener is not None
         group = self._kafka.group
         if self._member.expelled:
-            self._member.joined = False
+            self._member.joined = self._member.rejoined = False
             self._gone(self._owned, self._listener.on_lost)
         if not self._member.joined:
             self._member.join()
             group.balance(self._kafka.partitions, self._random)
-        unwanted = self._member.unwanted()
+        rejoined, unwanted = self._member.rejoined, self._member.unwanted()
         self._gone(unwanted & self._owned, self._listener.on_revoked)
         new = self._member.sync(unwanted)
+        if rejoined:
+            self._gone(self._owned - new, self._listener.on_revoked)
+            self._gone(self._owned, self._listener.on_lost)
         if new:
             self._owned |= new
             self._assigned_to |= dict.fromkeys(new, self.group_metadata().member_id)

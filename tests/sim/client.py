@@ -155,6 +155,8 @@ class SimulatedMember:
         self.member_id = ""
         self.generation = -1
         self.joined = False
+        self.rejoined = False
+        """Under another id, in the background: the callbacks that tell it are still to come."""
         self._kafka = kafka
         self._name = name
 
@@ -171,9 +173,18 @@ class SimulatedMember:
         self.member_id = self._kafka.group.join(self._name)
         self.joined = True
 
+    def rejoin(self) -> bool:
+        """As librdkafka's static members do when they are expelled while they join; nobody is told of a loss."""
+        if not self.expelled:
+            return False
+        self.join()
+        self.generation = self._kafka.group.generation
+        self.rejoined = True
+        return True
+
     def leave(self) -> None:
         self._kafka.group.remove(self.member_id)
-        self.member_id, self.joined = "", False
+        self.member_id, self.joined, self.rejoined = "", False, False
 
     def unwanted(self) -> set[int]:
         return self._kafka.group.unwanted(self.member_id)
@@ -183,6 +194,7 @@ class SimulatedMember:
         group = self._kafka.group
         group.give_up(self.member_id, given_up)
         self.generation = group.generation
+        self.rejoined = False
         return group.take(self.member_id) if self.member_id in group.members else set()
 
     def group_metadata(self) -> bytes:

@@ -11,7 +11,7 @@ from tests.sim.kafka import Entry, Reply
 from tests.sim.owned import Owned
 from tests.sim.worker import Fetched, SimulatedWorker
 from worker.core.group_metadata import GroupMetadata
-from worker.core.joint import refuse_to_send_offsets
+from worker.core.joint import AssignmentToken, refuse_to_send_offsets
 from worker.core.restore import Committed, Halt, RestorePlan
 from worker.core.transaction import TransactionEvent
 
@@ -96,8 +96,8 @@ class CarriedOverARebalance(SimulatedWorker):
         for partition in partitions:
             self.close(partition)
 
-    def on_lost(self) -> Steps[None]:
-        yield from self.on_revoked(list(self.owned.values()))
+    def on_lost(self, partitions: Sequence[Owned]) -> Steps[None]:
+        yield from self.on_revoked(partitions)
 
     def forget_processed(self, partition: Owned) -> None:
         """Keeps it."""
@@ -106,8 +106,27 @@ class CarriedOverARebalance(SimulatedWorker):
 class OwnershipTokenIgnored(CarriedOverARebalance):
     """Relies on the broker, which does not check who owns a partition."""
 
-    def refusal(self, group: GroupMetadata, assignments_now: dict[int, int]) -> str:
+    def refusal(self, group: GroupMetadata, assignments_now: dict[int, AssignmentToken]) -> str:
         return refuse_to_send_offsets(group, {}, assignments_now)
+
+
+class RejoiningUnnoticed(SimulatedWorker):
+    """Takes a member that joined again in the background for the one that it was, until a callback tells."""
+
+    def token(self, partition: Owned) -> AssignmentToken:
+        return partition.machine.assignment_id, ""
+
+    def refusal(self, group: GroupMetadata, assignments_now: dict[int, AssignmentToken]) -> str:
+        return super().refusal(group, {index: (number, "") for index, (number, _) in assignments_now.items()})
+
+
+class KeptWhileRejoining(SimulatedWorker):
+    """Goes on with the states of partitions that a new membership kept."""
+
+    def on_rejoined(self, taken: set[int]) -> Steps[set[int]]:
+        yield from self.on_revoked([partition for index, partition in self.owned.items() if index not in taken])
+        self.assigned_to |= dict.fromkeys(self.owned, self.member.member_id)
+        return taken & self.owned.keys()
 
 
 class EmptyMemberIdAccepted(SimulatedWorker):
@@ -117,8 +136,9 @@ class EmptyMemberIdAccepted(SimulatedWorker):
         metadata = super().group_metadata()
         return metadata if self.member.member_id else b"CGMDv2:\xff\xff\xff\xffgroup\0\0\x01"
 
-    def refusal(self, group: GroupMetadata, assignments_now: dict[int, int]) -> str:
-        return super().refusal(GroupMetadata(b"", group.group, 0, "somebody"), assignments_now)
+    def refusal(self, group: GroupMetadata, assignments_now: dict[int, AssignmentToken]) -> str:
+        unasked = {index: (number, self.assigned_to[index]) for index, (number, _) in assignments_now.items()}
+        return super().refusal(GroupMetadata(b"", group.group, 0, "somebody"), unasked)
 
 
 class RevokedWithoutCommit(SimulatedWorker):
@@ -134,10 +154,10 @@ class RevokedWithoutCommit(SimulatedWorker):
 class LostPartitionStored(SimulatedWorker):
     """Saves what it has of a lost partition."""
 
-    def on_lost(self) -> Steps[None]:
+    def on_lost(self, partitions: Sequence[Owned]) -> Steps[None]:
         for partition in self.processed:
             self.write(partition, partition.changes())
-        yield from super().on_lost()
+        yield from super().on_lost(partitions)
 
 
 class OldAssignmentAdmitted(SimulatedWorker):
@@ -225,6 +245,8 @@ MUTANTS: tuple[type[SimulatedWorker], ...] = (
     StatesNotRolledBack,
     NotSoughtBack,
     OwnershipTokenIgnored,
+    RejoiningUnnoticed,
+    KeptWhileRejoining,
     EmptyMemberIdAccepted,
     RevokedWithoutCommit,
     LostPartitionStored,

@@ -114,3 +114,12 @@ class Owned:
             self.rows.pop(key, None)
         else:
             self.rows[key] = row
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a commit is about; a partition that goes while it is undecided leaves it."""
+
+    partitions: dict[int, Owned]
+    targets: dict[int, tuple[int, str]]
+    changes: dict[int, Rows]

@@ -17,8 +17,8 @@ from tests.sim.worker import SimulatedWorker
 from tests.sim.world import World
 
 SEED = int(os.environ.get("LSTM_WORKER_SEED", "1"))
-WORLDS_MAX = 600
-"""The rarest mutants show in 2 of 100 worlds."""
+WORLDS_MAX = 1500
+"""The rarest mutant shows in one of several hundred worlds."""
 WORLDS_OF_THE_TOKEN = 40
 
 

@@ -51,7 +51,13 @@ def silence(counts: Counter[str], faults: Counter[str], hits: Counter[str]) -> l
     if hit < HIT_SHARE_MIN * aimed:
         found.append(f"only {hit} of {aimed} faults hit an undecided transaction")
     found += [f"never visited {cell}" for cell in sorted(CELLS) if not counts[cell]]
-    rare = ("duplicates applied", "records compacted", "stores wiped", "recovered: committed")
+    rare = (
+        "duplicates applied",
+        "records compacted",
+        "stores wiped",
+        "recovered: committed",
+        "rejoined with partitions",
+    )
     return found + [f"never happened: {name}" for name in (*rare, "recovered: not committed") if not counts[name]]
 
 

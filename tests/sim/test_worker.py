@@ -22,6 +22,7 @@ from tests.sim.real_worker import RealWorker
 from tests.sim.test_protocol import AIMED, HIT_SHARE_MIN, Record
 from tests.sim.world import PARTITIONS, World
 from worker import transactional_commit
+from worker.core.joint import refuse_to_send_offsets
 from worker.core.slots import StreamTable
 from worker.core.transaction import TransactionEvent
 from worker.loop import Worker
@@ -111,6 +112,14 @@ def anybodys_offsets(*arguments: object) -> str:
     return ""
 
 
+def whoever_is_member(group: Any, processed: Any, now: Any) -> str:
+    return refuse_to_send_offsets(
+        group,
+        {index: (number, "") for index, (number, _) in processed.items()},
+        {index: (number, "") for index, (number, _) in now.items()},
+    )
+
+
 def not_sought_back(self: OwnedPartition) -> None:
     self.rewinding = True
     self.changelog_next_offset = self.committed_changelog_next_offset
@@ -157,6 +166,9 @@ MUTANTS: dict[str, tuple[Patch, ...]] = {
     "revoked without a commit, and anybody's offsets sent": (
         (Worker, "on_revoked", revoked_without_commit),
         ANYBODYS_OFFSETS,
+    ),
+    "a member that rejoined in the background is taken for the former one": (
+        (transactional_commit, "refuse_to_send_offsets", whoever_is_member),
     ),
     "not sought back": ((OwnedPartition, "rollback", not_sought_back),),
     "states not rolled back": ((StreamTable, "rollback", states_not_rolled_back),),

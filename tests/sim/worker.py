@@ -16,13 +16,19 @@ from random import Random
 from tests.sim.client import SimulatedMember, SimulatedProducer, Steps, Weather
 from tests.sim.disk import Rows, SimulatedDisk
 from tests.sim.kafka import Kafka, Reply
-from tests.sim.owned import Owned, Record
-from tests.sim.restoring import RestoringWorker
+from tests.sim.membership import MemberWorker
+from tests.sim.owned import Batch, Owned, Record
 from worker.core.commit_metadata import CommitMetadata
 from worker.core.commit_policy import CommitPolicy
 from worker.core.group_metadata import GroupMetadata, parse_group_metadata
-from worker.core.joint import JointAction, PartitionIncident, joint_action, refuse_to_send_offsets
-from worker.core.partition import PartitionEvent, PartitionMachine
+from worker.core.joint import (
+    AssignmentToken,
+    JointAction,
+    PartitionIncident,
+    joint_action,
+    refuse_to_send_offsets,
+)
+from worker.core.partition import PartitionEvent
 from worker.core.transaction import TransactionEvent, TransactionMachine, TransactionState
 from worker.errors import Fenced, OutcomeUnknown, Retriable, StateTorn, TransactionAborted
 
@@ -37,15 +43,6 @@ MODEL = "0123abcd"
 
 
 @dataclass(slots=True)
-class Batch:
-    """What a commit is about; a partition that goes while it is undecided leaves it."""
-
-    partitions: dict[int, Owned]
-    targets: dict[int, tuple[int, str]]
-    changes: dict[int, Rows]
-
-
-@dataclass(slots=True)
 class Fetched:
     """Records that the client holds; they may be handed over some turns later, after callbacks."""
 
@@ -56,7 +53,7 @@ class Fetched:
     due_turn: int
 
 
-class SimulatedWorker(RestoringWorker):
+class SimulatedWorker(MemberWorker):
     """One worker over all its lives; `life` is one process. Subclasses get single decisions wrong."""
 
     def __init__(self, name: str, kafka: Kafka, random: Random, weather: Weather, counts: Counter[str]) -> None:
@@ -83,7 +80,8 @@ class SimulatedWorker(RestoringWorker):
         self.fetched: list[Fetched] = []
         self.in_callback = False
         self.stopping = False
-        self.assignments_processed: dict[int, int] = {}
+        self.assigned_to: dict[int, str] = {}
+        self.assignments_processed: dict[int, AssignmentToken] = {}
 
     def life(self) -> Steps[None]:
         """One process, until it is killed, stopped or fenced. Raises StateTorn where it must halt."""
@@ -132,64 +130,6 @@ class SimulatedWorker(RestoringWorker):
                 continue
             return
 
-    # ---- the group
-
-    def poll(self) -> Steps[None]:
-        """Rebalance callbacks; they never run inside of one another."""
-        self.in_callback = True
-        if self.member.expelled:
-            self.member.joined = False
-            yield from self.on_lost()
-        if not self.member.joined:
-            self.member.join()
-            self.kafka.group.balance(self.kafka.partitions, self.random)
-        unwanted = self.member.unwanted()
-        yield from self.on_revoked([self.owned[index] for index in sorted(unwanted) if index in self.owned])
-        for index in sorted(self.member.sync(unwanted)):
-            self._assignments += 1
-            self.owned[index] = Owned(index, PartitionMachine(self._assignments), self.disks[index])
-        self.in_callback = False
-
-    def leave(self) -> Steps[None]:
-        """The callbacks of a consumer that is closed."""
-        self.in_callback = True
-        if self.member.expelled:
-            yield from self.on_lost()
-        else:
-            yield from self.on_revoked(list(self.owned.values()))
-        self.member.leave()
-
-    def on_revoked(self, partitions: Sequence[Owned]) -> Steps[None]:
-        for partition in partitions:
-            action = self.joint(PartitionIncident.REVOKED)
-            if action is JointAction.COMMIT_OR_ABORT:
-                yield from self.commit()
-            elif action is JointAction.AWAIT_OUTCOME:
-                yield from self.decide()
-            self.close(partition)
-
-    def on_lost(self) -> Steps[None]:
-        for partition in list(self.owned.values()):
-            if self.joint(PartitionIncident.LOST) is JointAction.ABORT:
-                yield from self.abort()
-            self.close(partition)
-
-    def close(self, partition: Owned) -> None:
-        """Whatever is not committed goes with the memory."""
-        self.partition_event(partition, PartitionEvent.REVOKED)
-        partition.disk.flush()
-        del self.owned[partition.index]
-        self.forget_processed(partition)
-        if self.batch is not None:
-            self.batch.partitions.pop(partition.index, None)
-
-    def forget_processed(self, partition: Owned) -> None:
-        """A transaction that is open goes on holding its records."""
-        if partition in self.processed:
-            self.processed.remove(partition)
-        if self.transaction.state is TransactionState.IDLE:
-            self.assignments_processed.pop(partition.index, None)
-
     # ---- processing
 
     def fetch(self, turn: int) -> None:
@@ -226,7 +166,7 @@ class SimulatedWorker(RestoringWorker):
         outputs = partition.process(records)
         if partition not in self.processed:
             self.processed.append(partition)
-            self.assignments_processed.setdefault(partition.index, partition.machine.assignment_id)
+            self.assignments_processed.setdefault(partition.index, self.token(partition))
         self.policy.processed(self.kafka.now, len(records))
         try:
             if outputs:
@@ -279,7 +219,8 @@ class SimulatedWorker(RestoringWorker):
                 partition.changelog_next_offset = offset + 1
             self.event(TransactionEvent.PRODUCED)
         group = parse_group_metadata(self.group_metadata())
-        refusal = self.refusal(group, {index: each.machine.assignment_id for index, each in self.owned.items()})
+        now = {index: (each.machine.assignment_id, group.member_id) for index, each in self.owned.items()}
+        refusal = self.refusal(group, now)
         if refusal:
             self.counts["refused here: changed hands" if group.can_fence else "refused here: cannot fence"] += 1
             raise TransactionAborted(refusal)
@@ -298,7 +239,10 @@ class SimulatedWorker(RestoringWorker):
     def group_metadata(self) -> bytes:
         return self.member.group_metadata()
 
-    def refusal(self, group: GroupMetadata, assignments_now: dict[int, int]) -> str:
+    def token(self, partition: Owned) -> AssignmentToken:
+        return partition.machine.assignment_id, self.assigned_to[partition.index]
+
+    def refusal(self, group: GroupMetadata, assignments_now: dict[int, AssignmentToken]) -> str:
         return refuse_to_send_offsets(group, self.assignments_processed, assignments_now)
 
     def metadata(self, partition: Owned) -> str:

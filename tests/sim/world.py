@@ -42,6 +42,7 @@ FAULTS = {
     "rebalance": 0.006,
     "session expired": 0.004,
     "heartbeat": 0.02,
+    "rejoined in the background": 0.05,
     "transaction timed out": 0.004,
     "delayed request arrives": 0.02,
     "compaction": 0.1,
@@ -270,6 +271,14 @@ class World:
 
     def _heartbeat(self, worker: Simulated) -> bool:
         worker.member.heartbeat()
+        return True
+
+    def _rejoined_in_the_background(self, worker: Simulated) -> bool:
+        if not worker.member.rejoin():
+            return False
+        if self._back_at[worker] > self.kafka.now:
+            self._silent[worker.member.member_id] = self.kafka.now + SESSION_TIMEOUT
+        self.kafka.group.balance(PARTITIONS, self.random)
         return True
 
     def _transaction_timed_out(self, worker: Simulated) -> bool:

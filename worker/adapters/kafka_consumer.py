@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
@@ -16,6 +17,8 @@ from worker.core.group_metadata import GroupMetadata, parse_group_metadata
 from worker.core.types import Headers, RecordBatch
 from worker.errors import Fenced, PositionOutOfRange, Retriable, WorkerError
 from worker.ports import RebalanceListener
+
+log = logging.getLogger(__name__)
 
 DEFAULTS: dict[str, object] = {
     "fetch.wait.max.ms": 50,
@@ -61,6 +64,7 @@ class KafkaConsumer:
         self._started: dict[int, int] = {}
         self._newly_assigned: set[int] = set()
         self._assigned_to: dict[int, str] = {}
+        self._kept_by_rejoining: set[int] = set()
         self._revoked_in_poll: set[int] = set()
         self._pending_errors: deque[WorkerError] = deque()
         self._fenced = False
@@ -153,8 +157,8 @@ class KafkaConsumer:
     def assigned_to(self, partition: int) -> str:
         """The member id under which a partition was assigned; "" where it is not known.
 
-        A member that was expelled rejoins in the background under another id, before its listener hears that it lost
-        anything: until then the broker accepts its commits for partitions that are somebody else's.
+        A static member that was expelled while it was rejoining joins again in the background under another id: until
+        its next callback the broker accepts its commits for partitions that are somebody else's.
         """
         return self._assigned_to.get(partition, "")
 
@@ -285,10 +289,18 @@ class KafkaConsumer:
 
     def _announce_assigned(self) -> None:
         """Tell the listener outside of librdkafka's callback, where it may fail loudly and call `start_at`."""
+        if self._kept_by_rejoining:
+            self._assign_anew(set(self._kept_by_rejoining))
         if self._newly_assigned and self._listener is not None:
             partitions = sorted(self._newly_assigned)
             self._newly_assigned.clear()
             self._listener.on_assigned(partitions)
+
+    def _assign_anew(self, numbers: set[int]) -> None:
+        """Partitions that a new membership kept may have been somebody else's meanwhile: lost, then assigned."""
+        log.warning("rejoined as another member: partitions %s are lost and taken over again", sorted(numbers))
+        self._on_lost([TopicPartition(self.topic, partition) for partition in numbers])
+        self._add_assigned(numbers)
 
     def _on_assign(self, partitions: list[TopicPartition]) -> None:
         numbers = {each.partition for each in partitions}
@@ -298,6 +310,14 @@ class KafkaConsumer:
         else:
             self._consumer.assign([])
             self._started.clear()
+        self._add_assigned(numbers)
+        # Called after every join, also without any new partition. librdkafka rejoins without on_lost when the broker
+        # answers a static member's JoinGroup with UNKNOWN_MEMBER_ID (rd_kafka_cgrp_handle_JoinGroup).
+        member_id = self.group_metadata().member_id
+        self._kept_by_rejoining = {each for each in self._owned if self._assigned_to[each] != member_id}
+        self._revoked_in_poll |= self._kept_by_rejoining
+
+    def _add_assigned(self, numbers: set[int]) -> None:
         self._owned |= numbers
         self._newly_assigned |= numbers
         self._assigned_to |= dict.fromkeys(numbers, self.group_metadata().member_id)
@@ -338,6 +358,7 @@ class KafkaConsumer:
         fetched = [TopicPartition(self.topic, partition) for partition in numbers & self._started.keys()]
         self._owned -= numbers
         self._newly_assigned -= numbers
+        self._kept_by_rejoining -= numbers
         self._revoked_in_poll |= numbers
         for partition in numbers & self._started.keys():
             del self._started[partition]
