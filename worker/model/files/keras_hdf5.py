@@ -23,14 +23,17 @@ NAMES_MAX = 4096
 NAME_CHUNKS_MAX = 64
 
 
-def read_hdf5(path: Path) -> tuple[dict[str, Any], Any, Any]:
-    """(configuration, the version of Keras, opened file). For weights alone the configuration is in a JSON beside."""
+def read_hdf5(path: Path, architecture: Path | None = None) -> tuple[dict[str, Any], Any, Any]:
+    """(configuration, the version of Keras, opened file).
+
+    For weights alone the configuration is in the JSON `architecture`, or beside them.
+    """
     content = h5py.File(path, "r")
     raw = attribute(content, "model_config")
     version = attribute(content, "keras_version")
     if raw is not None:
         return json_object(path, "model_config", raw if isinstance(raw, bytes) else str(raw)), version, content
-    configuration = _architecture_beside(path)
+    configuration = _architecture_of(path, architecture or architecture_path(path))
     return configuration, configuration.get("keras_version") or version or _version(configuration), content
 
 
@@ -55,13 +58,12 @@ def architecture_path(weights: Path) -> Path:
     return weights.with_name(re.sub(r"(\.weights)?\.[^.]*$", "", weights.name) + ".json")
 
 
-def _architecture_beside(path: Path) -> dict[str, Any]:
-    beside = architecture_path(path)
-    if not beside.is_file():
-        way_out = f"put model.to_json() into {beside}, or save the whole model with model.save('model.keras')"
+def _architecture_of(path: Path, architecture: Path) -> dict[str, Any]:
+    if not architecture.is_file():
+        way_out = f"put model.to_json() into {architecture}, or save the whole model with model.save('model.keras')"
         raise refused(path, "holds weights but no architecture", way_out)
-    with beside.open("rb") as file:
-        return json_object(beside, "text", read_bounded(file))
+    with architecture.open("rb") as file:
+        return json_object(architecture, "text", read_bounded(file))
 
 
 def _version(configuration: dict[str, Any]) -> str:

@@ -51,11 +51,14 @@ class ModelFile:
 
 
 @contextmanager
-def open_model_file(path: Path) -> Iterator[ModelFile]:
-    """Raises ModelNotStreamable with the file, what is wrong, and the way out; `weights` does too."""
+def open_model_file(path: Path, architecture: Path | None = None) -> Iterator[ModelFile]:
+    """`architecture`: the JSON of a file that holds only weights; by default the one of the same name beside it.
+
+    Raises ModelNotStreamable with the file, what is wrong, and the way out; `weights` does too.
+    """
     head, file_bytes = _head(path)
     if is_safetensors(head, file_bytes):
-        yield _torch_file(path)
+        yield _torch_file(path, architecture)
         return
     if not head.startswith((ZIP, HDF5)):
         for start, what, way_out in OTHER_KINDS:
@@ -64,7 +67,7 @@ def open_model_file(path: Path) -> Iterator[ModelFile]:
         raise refused(path, "is neither a .keras zip nor an HDF5 file nor .safetensors" if head else "is empty")
     is_zip = head.startswith(ZIP)
     with damage_refused(path):
-        configuration, version, content = read_zip(path) if is_zip else read_hdf5(path)
+        configuration, version, content = read_zip(path) if is_zip else read_hdf5(path, architecture)
     with closing(content):
         with damage_refused(path):
             file = _keras_file(path, configuration, _major(version), zip_weights if is_zip else hdf5_weights, content)
@@ -88,9 +91,9 @@ def _keras_file(
     return ModelFile(path, vocabulary, keras_major, weights)
 
 
-def _torch_file(path: Path) -> ModelFile:
+def _torch_file(path: Path, architecture: Path | None) -> ModelFile:
     with damage_refused(path):
-        stack = read_torch_stack(path, WeightReader(path))
+        stack = read_torch_stack(path, WeightReader(path), architecture)
 
     def weights(name: str, class_name: str, k: int) -> list[Array]:
         del class_name, k

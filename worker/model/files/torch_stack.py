@@ -76,9 +76,9 @@ class TorchStack:
         self.layers.append({"class_name": class_name, "config": config})
 
 
-def read_torch_stack(path: Path, reader: WeightReader) -> TorchStack:
+def read_torch_stack(path: Path, reader: WeightReader, architecture: Path | None = None) -> TorchStack:
     """Raises ModelNotStreamable where file and JSON do not fit, naming the module or the tensor."""
-    beside = architecture_path(path)
+    beside = architecture or architecture_path(path)
     if not beside.is_file():
         raise refused(path, "holds tensors but no architecture", f"name its layers in {beside}; {WAY_OUT}")
     with beside.open("rb") as file:
