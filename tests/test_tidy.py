@@ -154,7 +154,7 @@ def test_no_module_is_dead():
 def test_tracked_files_hold_no_paths_of_a_machine_and_no_registry_hosts():
     parts = ["/" + "work/", "/" + "root/", "/" + "farm/", "pypi" + ".org", "repo1." + "maven", "registry." + "npmjs"]
     for path in tracked():
-        if path.suffix in {".keras", ".h5", ".npz", ".svg", ".png"} or path.name == "LICENSE":
+        if path.suffix in {".keras", ".safetensors", ".h5", ".npz", ".svg", ".png"} or path.name == "LICENSE":
             continue
         text = path.read_text("utf-8")
         found = [part for part in parts if part in text]

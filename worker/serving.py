@@ -33,7 +33,8 @@ class ServedModel:
 def load_model(settings: Settings) -> ServedModel:
     """Read, compile and verify the model; decide how long a sequence is. Raises ModelNotStreamable, ConfigError."""
     path = Path(settings.model.path)
-    program = load_program(path, timesteps=settings.sequence.length or None)
+    architecture = Path(settings.model.architecture) if settings.model.architecture else None
+    program = load_program(path, timesteps=settings.sequence.length or None, architecture=architecture)
     stepper = stepper_for(program, settings.model.engine)
     verify(program, stepper)
     length = settings.sequence.length or program.timesteps or 0
@@ -59,7 +60,6 @@ def refuse_unavailable(settings: Settings) -> None:
         "model.engine = 'tensorflow'": (settings.model.engine == "tensorflow", "numpy"),
         "model.mode = 'buffer'": (settings.model.mode == "buffer", "step"),
         "model.on_change = 'finish'": (settings.model.on_change == "finish", "refuse or reset"),
-        "model.architecture": (bool(settings.model.architecture), "a file that holds its architecture"),
     }
     for setting, (asked, instead) in unavailable.items():
         if asked:

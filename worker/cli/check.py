@@ -42,9 +42,12 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    model: Annotated[Path, typer.Argument(help="The trained model, .keras or .h5.")],
+    model: Annotated[Path, typer.Argument(help="The trained model: .keras, .h5 or .safetensors.")],
     timesteps: Annotated[
         int | None, typer.Option(min=1, help="Steps of a sequence, where the file does not fix them.")
+    ] = None,
+    architecture: Annotated[
+        Path | None, typer.Option(help="JSON of the architecture, for a file that holds only weights.")
     ] = None,
     inputs: Annotated[
         Path | None, typer.Option(help="npz with x, float32 (N, T, F): sequences to step; needs --outputs.")
@@ -58,7 +61,7 @@ def check(
     if (inputs is None) != (outputs is None):
         raise ConfigError("one of --inputs and --outputs is missing", "give both, or none")
     console = Console(markup=False, highlight=False)
-    program = load_program(model, timesteps=timesteps)
+    program = load_program(model, timesteps=timesteps, architecture=architecture)
     samples = None if inputs is None else _read_inputs(inputs, program)
     _print_plan(console, program)
     verification = verify(program)

@@ -126,7 +126,9 @@ class ModelSettings(Section):
 
     path: str = Field(default="model.keras", min_length=1, description="A .keras, .h5 or weights file.")
     previous: Names = Field(default=[], description="Older model files, whose open sequences on_change = finish ends.")
-    architecture: str = Field(default="", description="JSON of the architecture, for files that hold only weights.")
+    architecture: str = Field(
+        default="", description="JSON of the architecture, for files of weights; by default beside the file."
+    )
     calibration: str = Field(
         default="", description="Calibration file; empty: the one beside the model, where there is one."
     )

@@ -9,10 +9,10 @@ from worker.model.files.reading import open_model_file
 from worker.model.program import StepProgram
 
 
-def load_program(path: str | Path, *, timesteps: int | None = None) -> StepProgram:
-    """Read and compile a trained file; `timesteps` where the file does not fix them.
+def load_program(path: str | Path, *, timesteps: int | None = None, architecture: Path | None = None) -> StepProgram:
+    """Read and compile a trained file; `timesteps` where the file does not fix them, `architecture` where it lacks one.
 
     Raises ModelNotStreamable with one line: file or layer, reason, way out.
     """
-    with open_model_file(Path(path)) as file:
+    with open_model_file(Path(path), architecture) as file:
         return compile_model(file, timesteps)

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.errors import ModelNotStreamable
+from worker.model.files.chunks import check_chunks, is_filtered, read_filtered
 
 WEIGHT_BYTES_MAX = 512 << 20
-ARRAYS_MAX = 16
-"""Of one layer; no layer class that is served has more than 3."""
+ARRAYS_MAX = 64
+"""Of one layer; stacked cells have three each, other layers at most four."""
 ATTRIBUTE_BYTES_MAX = 16 << 20
 WAY_OUT = "save the trained model again with model.save('model.keras')"
 
@@ -29,7 +30,8 @@ def attribute(holder: Any, name: str, elements_max: int = 1) -> Any:
     if name not in holder.attrs:
         return None
     declared = holder.attrs.get_id(name)
-    if prod(declared.shape) > elements_max or declared.dtype.itemsize > ATTRIBUTE_BYTES_MAX:
+    elements = prod(declared.shape)
+    if elements > elements_max or elements * declared.dtype.itemsize > ATTRIBUTE_BYTES_MAX:
         raise ValueError(f"attribute {name} declares the shape {declared.shape}")
     return holder.attrs[name]
 
@@ -59,22 +61,38 @@ class WeightReader:
         return group
 
     def _array(self, dataset: Any, layer: str) -> Array:
-        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or dataset.dtype.kind != "f":
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or not _is_numeric(dataset):
             raise self._refused(layer, "are not arrays of numbers", WAY_OUT)
         if dataset.is_virtual or dataset.external:
             raise self._refused(layer, "lie in another file", WAY_OUT)
         declared = dataset.size * dataset.dtype.itemsize
-        self._bytes += declared
-        if self._bytes > WEIGHT_BYTES_MAX:
-            raise self._refused(layer, f"need more than {WEIGHT_BYTES_MAX >> 20} MiB", "serve a smaller model")
+        self.count(declared, layer)
+        check_chunks(dataset)
+        if is_filtered(dataset):
+            return self.checked(read_filtered(dataset), layer)
         # A file of a few bytes may declare any shape; Keras stores every number.
         if dataset.id.get_storage_size() < declared:
             raise self._refused(layer, f"declare {dataset.size} numbers and hold fewer", WAY_OUT)
+        return self.checked(dataset[...], layer)
+
+    def count(self, declared_bytes: int, layer: str) -> None:
+        """Before they are read. Raises ModelNotStreamable where all weights together are beyond the bound."""
+        self._bytes += declared_bytes
+        if self._bytes > WEIGHT_BYTES_MAX:
+            raise self._refused(layer, f"need more than {WEIGHT_BYTES_MAX >> 20} MiB", "serve a smaller model")
+
+    def checked(self, values: npt.NDArray[Any], layer: str) -> Array:
+        """As float32. Raises ModelNotStreamable where not all are finite."""
         with np.errstate(over="ignore"):
-            array = np.asarray(dataset[...], np.float32)
+            array = np.asarray(values, np.float32)
         if not np.isfinite(array).all():
             raise self._refused(layer, "are not finite", "train the model again, with a lower learning rate")
         return array
 
     def _refused(self, layer: str, what: str, way_out: str) -> ModelNotStreamable:
         return ModelNotStreamable(f"{self._path}: the weights of layer {layer[:60]!r} {what}", way_out)
+
+
+def _is_numeric(dataset: Any) -> bool:
+    """Floating point, or a single whole number: Normalization counts the samples it was adapted to."""
+    return dataset.dtype.kind == "f" or (dataset.dtype.kind in "iu" and dataset.shape == ())

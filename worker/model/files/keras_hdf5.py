@@ -1,0 +1,80 @@
+"""HDF5 files of `model.save`, from standalone Keras 2 to Keras 3, and of `save_weights` with the architecture beside.
+
+Layout of `legacy_h5_format.py`: attributes `model_config` and `keras_version`, and groups `model_weights/<layer>` whose
+attribute `weight_names` lists the arrays in order; `save_weights` leaves out `model_config` and the first group.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from worker.model.files.json_text import json_object, read_bounded
+from worker.model.files.keras_zip import ROOTS, zip_weights
+from worker.model.files.places import Place
+from worker.model.files.refusal import refused
+from worker.model.files.weights import Array, WeightReader, attribute
+
+NAMES_MAX = 4096
+"""Arrays of one nested model, which has all its layers in one group."""
+NAME_CHUNKS_MAX = 64
+
+
+def read_hdf5(path: Path, architecture: Path | None = None) -> tuple[dict[str, Any], Any, Any]:
+    """(configuration, the version of Keras, opened file).
+
+    For weights alone the configuration is in the JSON `architecture`, or beside them.
+    """
+    content = h5py.File(path, "r")
+    raw = attribute(content, "model_config")
+    version = attribute(content, "keras_version")
+    if raw is not None:
+        return json_object(path, "model_config", raw if isinstance(raw, bytes) else str(raw)), version, content
+    configuration = _architecture_of(path, architecture or architecture_path(path))
+    return configuration, configuration.get("keras_version") or version or _version(configuration), content
+
+
+def hdf5_weights(reader: WeightReader, content: Any, place: Place) -> list[Array]:
+    """The arrays of one layer, none where the file has none."""
+    if "model_weights" not in content and any(root in content for root in ROOTS):
+        return zip_weights(reader, content, place)
+    layer = place.steps[-1].name
+    root = reader.descend(content, "model_weights", layer) if "model_config" in content.attrs else content
+    if place.steps[0].name not in root:
+        return []
+    group = reader.descend(root, place.steps[0].name, layer)
+    names = _weight_names(group)
+    if len(place.steps) > 1:
+        # The arrays of a nested model lie together; which layer one belongs to is part of its name.
+        names = [name for name in names if layer in name.split("/")[:-1]]
+    return reader.arrays(group, names, layer)
+
+
+def architecture_path(weights: Path) -> Path:
+    """Where the architecture of a file of weights is looked for: `model.weights.h5` → `model.json`."""
+    return weights.with_name(re.sub(r"(\.weights)?\.[^.]*$", "", weights.name) + ".json")
+
+
+def _architecture_of(path: Path, architecture: Path) -> dict[str, Any]:
+    if not architecture.is_file():
+        way_out = f"put model.to_json() into {architecture}, or save the whole model with model.save('model.keras')"
+        raise refused(path, "holds weights but no architecture", way_out)
+    with architecture.open("rb") as file:
+        return json_object(architecture, "text", read_bounded(file))
+
+
+def _version(configuration: dict[str, Any]) -> str:
+    """The JSON of Keras 2 says its version; that of Keras 3 says the module of each class instead."""
+    return "3." if "module" in configuration else "2."
+
+
+def _weight_names(group: Any) -> list[str]:
+    stored = attribute(group, "weight_names", NAMES_MAX)
+    if stored is None:
+        # Beyond 64 KiB, which is all that an attribute may have, the names are split.
+        parts = (attribute(group, f"weight_names{number}", NAMES_MAX) for number in range(NAME_CHUNKS_MAX))
+        stored = [name for part in parts if part is not None for name in part]
+    return [each.decode() if isinstance(each, bytes) else str(each) for each in stored]

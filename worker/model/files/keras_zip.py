@@ -1,0 +1,130 @@
+"""`.keras` zips of Keras 3 and of tf.keras 2.12 and later: `metadata.json`, `config.json`, `model.weights.h5`.
+
+The layout of the weights is that of `saving_lib.py`, also of `*.weights.h5` files: one group for each layer, called
+after its class and numbered by class in the order of the model, with arrays `vars/0`, `vars/1`, … in it or in a child.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from worker.model.files.json_text import JSON_BYTES_MAX, json_object
+from worker.model.files.places import Place, Step, snake_case
+from worker.model.files.refusal import refused
+from worker.model.files.weights import ARRAYS_MAX, WEIGHT_BYTES_MAX, Array, WeightReader
+
+INFLATION_MAX = 100
+"""Of a zip member against its compressed size; trained weights hardly compress at all."""
+DIRECTORY_BYTES_MAX = 1 << 20
+"""Of the zip's list of members, all of which are held in memory; Keras writes three, and perhaps some assets."""
+ROOTS = ("layers", "_layer_checkpoint_dependencies")
+"""What Keras calls the group of all layers; the second is that of 2.12."""
+GROUP_MEMBERS_MAX = 10_000
+DEPTH_MAX = 5
+"""From a layer's group down to its arrays: RNN / cell / cells / lstm_cell / vars."""
+
+
+def read_zip(path: Path) -> tuple[dict[str, Any], Any, Any]:
+    """(configuration, the version of Keras, opened weights)."""
+    _check_directory(path)
+    with zipfile.ZipFile(path) as archive:
+        if "config.json" not in archive.namelist() and any(name.endswith("/data.pkl") for name in archive.namelist()):
+            way_out = "save its state_dict with safetensors.torch.save_file, and name its layers in a JSON beside it"
+            raise refused(path, "is a PyTorch checkpoint, whose pickles are code that is not executed", way_out)
+        metadata = json_object(path, "metadata.json", _member(path, archive, "metadata.json"))
+        configuration = json_object(path, "config.json", _member(path, archive, "config.json"))
+        weights = h5py.File(io.BytesIO(_member(path, archive, "model.weights.h5")), "r")
+    return configuration, metadata.get("keras_version"), weights
+
+
+def zip_weights(reader: WeightReader, content: Any, place: Place) -> list[Array]:
+    """The arrays of one layer, none where the file has none."""
+    layer = place.steps[-1].name
+    group = content
+    for step in place.steps:
+        root = next((root for root in ROOTS if root in group), ROOTS[0])
+        found = _numbered(reader, reader.descend(group, root, layer), step, layer)
+        if found is None:
+            return []
+        group = found
+    return reader.arrays(group, _variables(reader, group, place, layer), layer)
+
+
+def _check_directory(path: Path) -> None:
+    """Raises ModelNotStreamable where the list of members is too long to be read into memory."""
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - (1 << 16) - 22))
+        tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    directory_bytes = int.from_bytes(tail[end + 12 : end + 16], "little") if end >= 0 else 0
+    if directory_bytes > DIRECTORY_BYTES_MAX or tail.rfind(b"PK\x06\x07") >= 0:
+        raise refused(path, f"is a zip with more than {DIRECTORY_BYTES_MAX >> 20} MiB of member names")
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        member = archive.getinfo(name)
+    except KeyError as error:
+        raise refused(path, f"is a zip without {name}") from error
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # zipfile inflates the other methods without a bound.
+        raise refused(path, f"has {name} compressed by method {member.compress_type}")
+    bound = WEIGHT_BYTES_MAX if name.endswith(".h5") else JSON_BYTES_MAX
+    if member.file_size > bound or member.file_size > INFLATION_MAX * member.compress_size:
+        raise refused(path, f"declares {name} of {member.file_size} bytes")
+    with archive.open(member) as stream:
+        # Without a length, zipfile inflates what there is and not what is declared.
+        return stream.read(member.file_size)
+
+
+def _numbered(reader: WeightReader, groups: Any, step: Step, layer: str) -> Any:
+    """The group of the layer: the k-th of its class by number, since Keras 2.12 skips numbers."""
+    pattern = re.compile(rf"{re.escape(snake_case(step.class_name))}(?:_(\d{{1,6}}))?")
+    matches = (pattern.fullmatch(found) for found in _children(groups))
+    numbered = sorted((int(match.group(1) or 0), match.group(0)) for match in matches if match)
+    return reader.descend(groups, numbered[step.number][1], layer) if step.number < len(numbered) else None
+
+
+def _children(group: Any) -> list[str]:
+    if not isinstance(group, h5py.Group):
+        raise TypeError("an array lies where a group should be")
+    if len(group) > GROUP_MEMBERS_MAX:
+        raise ValueError(f"a group has {len(group)} members")
+    return list(group)
+
+
+def _variables(reader: WeightReader, group: Any, place: Place, layer: str, at: str = "", depth: int = 0) -> list[str]:
+    """Paths of the arrays, a group's own before those of its children. HDF5 groups may contain themselves."""
+    if depth > DEPTH_MAX:
+        raise ValueError("groups are nested too deep")
+    children = _children(group)
+    found: list[str] = []
+    if "vars" in children:
+        own = _children(reader.descend(group, "vars", layer))
+        found = [f"{at}vars/{each}" for each in sorted(own, key=int)]
+    last = at.removesuffix("/").rpartition("/")[2]
+    for child in _in_order(children, place.cells if last == "cells" else ()):
+        below = reader.descend(group, child, layer)
+        found += _variables(reader, below, place, layer, f"{at}{child}/", depth + 1)
+        if len(found) > ARRAYS_MAX:
+            break
+    return found
+
+
+def _in_order(children: list[str], cells: tuple[str, ...]) -> list[str]:
+    """Stacked cells are numbered by class, so their order is only in the configuration. Seeds are no weights."""
+    if not cells:
+        return sorted(each for each in children if each != "vars" and not each.startswith("seed_generator"))
+    ordered, numbers = [], dict.fromkeys(cells, 0)
+    for cell in cells:
+        number = numbers[cell]
+        numbers[cell] += 1
+        ordered.append(snake_case(cell) + (f"_{number}" if number else ""))
+    return ordered
