@@ -89,13 +89,19 @@ def _print_plan(console: Console, program: StepProgram) -> None:
     steps = program.timesteps or "any number of"
     console.print(
         f"input: {steps} timesteps of {program.features} features; output: {program.outputs} {program.activation}, "
-        + (f"exact at step {program.timesteps} only" if program.exactness == "end" else "exact at every step"),
+        + _exact_when(program),
         soft_wrap=True,
     )
     console.print(f"state: {program.state_size} floats, {program.state_size * 4} bytes a stream")
     if not program.is_probability:
         console.print("the head gives no probability: `lstm-worker run` serves models that end in sigmoid or softmax")
     console.print(f"fingerprint: {program.fingerprint}", soft_wrap=True)
+
+
+def _exact_when(program: StepProgram) -> str:
+    if program.exactness == "end":
+        return f"exact at step {program.timesteps} only"
+    return "exact at every step" if program.exact_from == 1 else f"exact from step {program.exact_from} on"
 
 
 def step_microseconds(program: StepProgram, wave: int) -> float:
@@ -127,10 +133,9 @@ def published(program: StepProgram, samples: Float32Array) -> tuple[Float32Array
     by_time = np.ascontiguousarray(samples.transpose(1, 0, 2)).reshape(-1, program.features)
     logits = stepper.step_batch(slots, by_time, states, steps)
     answers = program.outputs_of(logits).reshape(timesteps, sequences, -1).transpose(1, 0, 2).copy()
-    exact = np.full(timesteps, program.exactness == "prefix")
-    if program.exactness == "end":
-        exact = np.arange(1, timesteps + 1) == program.timesteps
-        answers[:, ~exact] = np.nan
+    numbers = np.arange(1, timesteps + 1)
+    exact = numbers == program.timesteps if program.exactness == "end" else numbers >= program.exact_from
+    answers[:, ~exact] = np.nan
     return answers, exact
 
 

@@ -64,6 +64,10 @@ class Program(Protocol):
         """The head's activation."""
 
     @property
+    def exact_from(self) -> int:
+        """The first step at which a `prefix` program's output is exact."""
+
+    @property
     def exactness(self) -> str:
         """`prefix`: the model's output is defined at every step; `end`: only at step T."""
 

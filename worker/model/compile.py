@@ -1,4 +1,4 @@
-"""A file's configuration to a step program, by interpreting each layer on the kind of value that reaches it.
+"""A file's graph to a step program, by interpreting each layer on the kind of value that reaches it.
 
 Four kinds: `sequence` (a value at each step), `last` (a recurrent layer's last output; stepped, it is the output on the
 prefix), `flat` (a sequence flattened, one slice a step) and `end` (what follows a sum over all steps: exact at step T).
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,202 +17,274 @@ import numpy as np
 from worker.errors import ModelNotStreamable
 from worker.model.activations import activation_name
 from worker.model.files.reading import ModelFile
-from worker.model.files.weights import WAY_OUT, Array
-from worker.model.program import Node, StepProgram
-from worker.model.rules import dense, elementwise, recurrent
-from worker.model.rules.context import Layer, is_whole, shown
-
-Entry = tuple[str, dict[str, Any]]
-"""A layer's class name and configuration."""
-
-RULES: dict[str, Callable[[Layer], Node]] = {
-    "LSTM": recurrent.lstm,
-    "GRU": recurrent.gru,
-    "SimpleRNN": recurrent.simple_rnn,
-    "Dense": dense.dense,
-    "Activation": elementwise.activation_layer,
-    "Softmax": elementwise.softmax_layer,
-    "LeakyReLU": elementwise.leaky_relu,
-    "ReLU": elementwise.relu,
-    "ELU": elementwise.elu,
-    "Rescaling": elementwise.rescaling,
-}
-RULES |= dict.fromkeys(
-    (
-        "Dropout",
-        "SpatialDropout1D",
-        "GaussianDropout",
-        "GaussianNoise",
-        "AlphaDropout",
-        "ActivityRegularization",
-        "Identity",
-    ),
-    elementwise.identity,
+from worker.model.files.weights import Array
+from worker.model.graph import INPUT, Graph, Place, read_graph
+from worker.model.program import ALWAYS, Node, StepProgram, Wiring
+from worker.model.rules.context import Layer
+from worker.model.rules.stepwise import mask_value
+from worker.model.rules.table import (
+    FLATTENING,
+    IGNORED,
+    OPERATIONS,
+    PASSES_MASK,
+    REASONS,
+    ROW_WISE,
+    RULES,
+    SEVERAL_INPUTS,
 )
-REASONS = {
-    "Bidirectional": "the backward half needs the last step first",
-    "Conv1D": "convolutions are not supported yet",
-    "GlobalAveragePooling1D": "pooling over time is not supported yet",
-    "GlobalMaxPooling1D": "pooling over time is not supported yet",
-    "MultiHeadAttention": "attention needs the whole window",
-    "Attention": "attention needs the whole window",
-    "Lambda": "it holds code, and nothing in a file is executed",
-    "RepeatVector": "a decoder starts after the last step",
-    "Masking": "masked steps are not supported yet",
-    "CuDNNLSTM": "its weights are laid out for one graphics library",
-    "CuDNNGRU": "its weights are laid out for one graphics library",
-}
-LAYERS_MAX = 1000
-NAME_CHARACTERS_MAX = 200
-FEATURES_MAX = 1 << 14
-TIMESTEPS_MAX = 1 << 20
+from worker.model.schedule import Schedule
+
 STATE_FLOATS_MAX = 1 << 20
 """Of one stream: 4 MiB."""
+HEADS = ("sigmoid", "softmax")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What flows between layers. `number` is the program's; `schedule` says at which steps it is new.
+
+    `exact_from`: the first step at which it is the trained layer's. `masked`: a `Masking` layer is before it.
+    """
+
+    number: int
+    width: int
+    kind: str
+    schedule: Schedule = ALWAYS
+    exact_from: int = 1
+    masked: bool = False
 
 
 def compile_model(file: ModelFile, timesteps: int | None = None) -> StepProgram:
     """Raises ModelNotStreamable naming the layer, the reason and the way out."""
-    entries = _sequential_layers(file)
-    features, given = _input_shape(file, entries)
-    steps = given or timesteps
-    head, activation = _head(entries)
-    width, kind = features, "sequence"
-    nodes: list[Node] = []
-    used: list[Array] = []
-    count: Counter[str] = Counter()
-    for number, (class_name, config) in enumerate(entries):
-        name = config["name"]
-        if class_name == "InputLayer":
-            continue
-        layer = Layer(name, class_name, dict(config), [], width, kind, steps, file.keras_major)
-        if class_name == "Flatten":
-            kind = _flattened(layer)
-            continue
-        if class_name not in RULES:
-            way_out = f"layers that can be stepped: {', '.join(['Flatten', *RULES])}"
-            raise layer.refused(REASONS.get(class_name, "this class of layer is not known"), way_out)
-        layer.weights = file.weights(name, class_name, count[class_name])
-        count[class_name] += 1
-        if number == head:
+    graph = read_graph(file)
+    compiler = _Compiler(file, graph, graph.timesteps or timesteps)
+    return compiler.program()
+
+
+class _Compiler:
+    def __init__(self, file: ModelFile, graph: Graph, steps: int | None) -> None:
+        self._file = file
+        self._graph = graph
+        self._steps = steps
+        self._nodes: list[Node] = []
+        self._wiring: list[Wiring] = []
+        self._used: list[Array] = []
+        self._values: dict[int, Value] = {INPUT: Value(INPUT, graph.features, "sequence")}
+        self._mask_value: float | None = None
+        self._heads, self._activation = _heads(graph)
+
+    def program(self) -> StepProgram:
+        """Place after place, then the whole."""
+        for number, place in enumerate(self._graph.places, 1):
+            self._values[number] = self._placed(number, place)
+        outputs = [self._values[each] for each in self._graph.outputs]
+        for output in outputs:
+            self._check_end(output)
+        program = StepProgram(
+            name=self._graph.name,
+            features=self._graph.features,
+            timesteps=self._steps,
+            nodes=tuple(self._nodes),
+            activation=self._activation,
+            exactness="end" if any(output.kind == "end" for output in outputs) else "prefix",
+            fingerprint=self._fingerprint(),
+            wiring=self._wiring,
+            output_values=[output.number for output in outputs],
+            exact_from=max(output.exact_from for output in outputs),
+            mask_value=self._mask_value,
+        )
+        if program.state_size > STATE_FLOATS_MAX:
+            raise ModelNotStreamable(
+                f"{self._file.path} needs {program.state_size} floats of state for each stream, {STATE_FLOATS_MAX} are "
+                "allowed",
+                "train it with fewer units",
+            )
+        return program
+
+    def _placed(self, number: int, place: Place) -> Value:
+        inputs = [self._values[each] for each in place.inputs]
+        layer = self._layer(place, inputs)
+        if place.class_name in FLATTENING:
+            return self._flattened(layer, inputs[0])
+        rule = RULES.get(layer.class_name)
+        if rule is None:
+            way_out = f"layers that can be stepped: {', '.join(sorted([*FLATTENING, *RULES]))}"
+            raise layer.refused(REASONS.get(layer.class_name, "this class of layer is not known"), way_out)
+        if len(inputs) != 1 and layer.class_name not in SEVERAL_INPUTS:
+            raise layer.refused(f"it is called with {len(inputs)} values", "call it with one")
+        layer.weights = self._weights(place)
+        if number in self._heads:
             # Logits and outputs are published apart, so the program stops before the head's activation.
-            if class_name != "Dense":
-                continue
+            if layer.class_name != "Dense":
+                return inputs[0]
             layer.config["activation"] = "linear"
-        node = RULES[class_name](layer)
-        nodes.append(node)
-        used.extend(layer.weights)
-        width, kind = node.width, node.kind
-    _check_end(file, kind)
-    program = StepProgram(
-        name=str(_inner(file).get("name") or "model"),
-        features=features,
-        timesteps=steps,
-        nodes=tuple(nodes),
-        activation=activation,
-        exactness="end" if kind == "end" else "prefix",
-        fingerprint=_fingerprint(entries, used, steps, file.keras_major),
-    )
-    if program.state_size > STATE_FLOATS_MAX:
-        raise ModelNotStreamable(
-            f"{file.path} needs {program.state_size} floats of state for each stream, {STATE_FLOATS_MAX} are allowed",
-            "train it with fewer units",
+        node = rule(layer)
+        self._used.extend(layer.weights)
+        if layer.class_name == "Masking":
+            self._mask_value = mask_value(layer)
+        return self._added(layer, node, inputs)
+
+    def _weights(self, place: Place) -> list[Array]:
+        """Of a layer that is in two models the file may have them in one of the two only."""
+        found = self._file.weights(place.path, place.class_name, 0)
+        if found:
+            return found
+        for other in self._graph.places:
+            nested = "/" in other.path + place.path
+            if nested and other.path != place.path and _is_same_layer(other, place):
+                found = found or self._file.weights(other.path, other.class_name, 0)
+        return found
+
+    def _layer(self, place: Place, inputs: list[Value]) -> Layer:
+        first = inputs[0] if inputs else self._values[INPUT]
+        widths = tuple(each.width for each in inputs)
+        config = {**place.config, "name": place.name}
+        class_name = place.class_name
+        if class_name in OPERATIONS and place.config.keys() <= {"name", "dtype", "axis"}:
+            class_name, more = OPERATIONS[class_name]
+            config |= more
+        if place.arguments and class_name in ("GetItem",):
+            config["keys"] = place.arguments
+        layer = Layer(
+            name=place.name,
+            class_name=class_name,
+            config=config,
+            weights=[],
+            width=first.width,
+            kind=first.kind,
+            timesteps=first.schedule.length(self._steps),
+            keras_major=self._file.keras_major,
+            widths=widths if len(widths) > 1 else (),
+            waits=not first.schedule.always or first.masked,
         )
-    return program
+        if place.arguments and class_name != "GetItem":
+            raise layer.refused("it is called with a constant", "put the constant into a layer, such as Rescaling")
+        if class_name == "TimeDistributed":
+            layer = _distributed(layer)
+        if layer.widths:
+            self._check_together(layer, inputs)
+        return layer
 
+    def _check_together(self, layer: Layer, inputs: list[Value]) -> None:
+        if len({each.kind for each in inputs}) != 1:
+            kinds = " and ".join(sorted({each.kind for each in inputs}))
+            raise layer.refused(f"its inputs are of different kinds ({kinds})", "end its branches in the same way")
+        if layer.kind == "flat":
+            raise layer.refused("it joins flattened sequences", "join them before Flatten, or after Dense")
+        if len({each.schedule for each in inputs}) != 1:
+            raise layer.refused("its inputs have different lengths", "give its branches the same strides and windows")
+        if any(each.masked for each in inputs):
+            raise layer.refused("masks of several values are not supported", "use Masking in front of one branch only")
 
-def _flattened(layer: Layer) -> str:
-    if layer.config.get("data_format") == "channels_first":
-        raise layer.refused("it flattens channels first", "build the model with data_format='channels_last'")
-    return "flat" if layer.kind == "sequence" else layer.kind
+    def _flattened(self, layer: Layer, value: Value) -> Value:
+        if layer.config.get("data_format") == "channels_first":
+            raise layer.refused("it flattens channels first", "build the model with data_format='channels_last'")
+        if value.kind != "sequence":
+            return value
+        if layer.class_name == "Reshape":
+            together = (layer.timesteps or 0) * layer.width
+            if layer.config.get("target_shape") not in ([-1], [together]):
+                raise layer.refused("it gives the steps another shape", "use Flatten")
+        return replace(value, kind="flat", masked=False)
 
-
-def _check_end(file: ModelFile, kind: str) -> None:
-    if kind == "flat":
-        raise ModelNotStreamable(f"{file.path} ends with Flatten", "a classifier ends with Dense")
-    if kind == "sequence":
-        raise ModelNotStreamable(
-            f"{file.path} gives one output per step, not one per sequence",
-            "end it with return_sequences=False or with Flatten and Dense",
+    def _added(self, layer: Layer, node: Node, inputs: list[Value]) -> Value:
+        value = inputs[0]
+        masked = value.masked and node.whole_masked is not None
+        passes = value.masked and (layer.class_name in PASSES_MASK or (masked and node.kind == "sequence"))
+        if value.masked and not masked and not passes and layer.class_name not in ("Masking", "GlobalMaxPooling1D"):
+            raise layer.refused("it would lose the mask", "use Masking in front of recurrent layers")
+        produces = value.schedule.then(node.schedule.first, node.schedule.every)
+        exact_from = max(*(each.exact_from for each in inputs), produces.first)
+        summary = node.kind in ("last", "end")
+        self._nodes.append(_described(node, exact_from, produces))
+        self._wiring.append(Wiring(tuple(each.number for each in inputs), value.schedule, produces, masked, passes))
+        return Value(
+            len(self._nodes),
+            node.width,
+            node.kind,
+            # What follows a summary works on it at every step, whether it is new or not.
+            ALWAYS if summary else produces,
+            exact_from,
+            passes or node.mask is not None,
         )
 
+    def _check_end(self, output: Value) -> None:
+        if output.kind == "flat":
+            raise ModelNotStreamable(f"{self._file.path} ends with Flatten", "a classifier ends with Dense")
+        if output.kind == "sequence":
+            raise ModelNotStreamable(
+                f"{self._file.path} gives one output per step, not one per sequence",
+                "end it with return_sequences=False or with Flatten and Dense",
+            )
 
-def _head(entries: list[Entry]) -> tuple[int, str]:
-    """The number of the layer whose activation turns logits into outputs, and that activation; else -1 and linear."""
-    ignored = ("Dropout", "Identity")
-    last = max((i for i, (class_name, _) in enumerate(entries) if class_name not in ignored), default=0)
-    class_name, config = entries[last]
-    if class_name == "Softmax" and config.get("axis", -1) in (-1, [-1]):
-        return last, "softmax"
-    name = activation_name(config.get("activation"))
-    if class_name in ("Dense", "Activation") and name in ("sigmoid", "softmax"):
-        return last, str(name)
-    return -1, "linear"
+    def _fingerprint(self) -> str:
+        """sha256 of what the numbers depend on: layer configurations in canonical form, wiring, steps, and weights."""
+        places = self._graph.places
+        layers = [{"class_name": place.class_name, "config": _essential(place.config)} for place in places]
+        parts: list[Any] = [layers, self._steps, self._file.keras_major < 3]
+        if [place.inputs for place in places] != [(number,) for number in range(len(places))]:
+            parts.append([[list(place.inputs) for place in places], list(self._graph.outputs)])
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+        for weight in self._used:
+            digest.update(str(weight.shape).encode())
+            digest.update(np.ascontiguousarray(weight, "<f4").tobytes())
+        return digest.hexdigest()
 
 
-def _inner(file: ModelFile) -> dict[str, Any]:
-    """The configuration inside; Keras before 2.2.3 stored the bare list of layers."""
-    config = file.configuration.get("config")
-    return config if isinstance(config, dict) else {"layers": config}
+def _described(node: Node, exact_from: int, produces: Schedule) -> Node:
+    if exact_from == 1 and produces.every == 1:
+        return node
+    if node.kind == "end":
+        return node
+    exact = f"from step {exact_from}" + (f", every {produces.every}" if produces.every > 1 else "")
+    return replace(node, exact=exact)
 
 
-def _sequential_layers(file: ModelFile) -> list[Entry]:
-    """(class name, configuration with a name) of each layer."""
-    class_name = file.configuration.get("class_name")
-    if class_name != "Sequential":
+def _is_same_layer(one: Place, other: Place) -> bool:
+    """Whether two places of different models may be one layer that is in both."""
+    same_name = one.config.get("name") == other.config.get("name")
+    return same_name and one.class_name == other.class_name and _essential(one.config) == _essential(other.config)
+
+
+def _distributed(layer: Layer) -> Layer:
+    """`TimeDistributed` of a layer that works on each step by itself is that layer."""
+    inner = layer.config.get("layer")
+    class_name = inner.get("class_name") if isinstance(inner, dict) else None
+    config = inner.get("config") if isinstance(inner, dict) else None
+    if class_name not in ROW_WISE or not isinstance(config, dict):
+        raise layer.refused("what it distributes does not work on single steps", "distribute a Dense layer")
+    return replace(layer, class_name=class_name, config={**config, "name": layer.name})
+
+
+def _heads(graph: Graph) -> tuple[set[int], str]:
+    """The places whose activation turns logits into outputs, and that activation; else none and linear."""
+    found = [_head(graph, output) for output in graph.outputs]
+    activations = {name for _, name in found}
+    if len(found) > 1 and activations != {"sigmoid"}:
         raise ModelNotStreamable(
-            f"{file.path} is a model of class {shown(class_name)}, not Sequential",
-            "build it as keras.Sequential; functional graphs are not supported yet",
+            f"the model {graph.name[:60]!r} has {len(found)} outputs that do not all end in a sigmoid",
+            "serve each as a model of its own",
         )
-    layers = _inner(file).get("layers")
-    if not isinstance(layers, list) or not 1 <= len(layers) <= LAYERS_MAX:
-        raise ModelNotStreamable(f"{file.path} has no list of 1 to {LAYERS_MAX} layers", WAY_OUT)
-    return [_entry(file, number, layer) for number, layer in enumerate(layers)]
+    (activation,) = activations
+    return {number for number, name in found if name != "linear"}, activation
 
 
-def _entry(file: ModelFile, number: int, layer: Any) -> Entry:
-    class_name = layer.get("class_name") if isinstance(layer, dict) else None
-    config = layer.get("config") if isinstance(layer, dict) else None
-    if not isinstance(class_name, str) or not class_name.isidentifier() or not isinstance(config, dict):
-        raise ModelNotStreamable(f"{file.path}: layer {number} has no class or no configuration", WAY_OUT)
-    name = config.get("name", class_name)
-    if not isinstance(name, str) or not 1 <= len(name) <= NAME_CHARACTERS_MAX or len(class_name) > NAME_CHARACTERS_MAX:
-        raise ModelNotStreamable(f"{file.path}: layer {number} has the name {shown(name)}", WAY_OUT)
-    return class_name, {**config, "name": name}
-
-
-def _input_shape(file: ModelFile, entries: list[Entry]) -> tuple[int, int | None]:
-    config = entries[0][1]
-    shape = config.get("batch_shape") or config.get("batch_input_shape")
-    build = file.configuration.get("build_config")
-    if shape is None and isinstance(build, dict):
-        shape = build.get("input_shape")
-    if not isinstance(shape, list) or len(shape) != 3:
-        raise ModelNotStreamable(
-            f"{file.path} takes input of {len(shape) if isinstance(shape, list) else 'unknown'} dimensions, "
-            "not (batch, timesteps, features)",
-            "serve a sequence model, saved after it was built",
-        )
-    _, steps, features = shape
-    if not is_whole(features, FEATURES_MAX) or not (steps is None or is_whole(steps, TIMESTEPS_MAX)):
-        raise ModelNotStreamable(
-            f"{file.path} takes {shown(steps)} timesteps of {shown(features)} features",
-            f"serve a model of 1 to {FEATURES_MAX} features and at most {TIMESTEPS_MAX} timesteps",
-        )
-    return features, steps
-
-
-def _fingerprint(entries: list[Entry], weights: list[Array], steps: int | None, keras_major: int) -> str:
-    """sha256 of what the numbers depend on: layer configurations in canonical form, steps, and weights."""
-    layers = [
-        {"class_name": class_name, "config": _essential(config)}
-        for class_name, config in entries
-        if class_name != "InputLayer"
-    ]
-    digest = hashlib.sha256(json.dumps([layers, steps, keras_major < 3], sort_keys=True).encode())
-    for weight in weights:
-        digest.update(str(weight.shape).encode())
-        digest.update(np.ascontiguousarray(weight, "<f4").tobytes())
-    return digest.hexdigest()
+def _head(graph: Graph, output: int) -> tuple[int, str]:
+    consumers = Counter(each for place in graph.places for each in place.inputs)
+    while (
+        output != INPUT and graph.places[output - 1].class_name in IGNORED and len(graph.places[output - 1].inputs) == 1
+    ):
+        output = graph.places[output - 1].inputs[0]
+    if output == INPUT or consumers[output] > 1 or graph.outputs.count(output) > 1:
+        return output, "linear"
+    place = graph.places[output - 1]
+    if place.class_name == "Softmax" and place.config.get("axis", -1) in (-1, [-1]):
+        return output, "softmax"
+    operation = OPERATIONS.get(place.class_name)
+    name = activation_name((operation[1] if operation else place.config).get("activation"))
+    if (place.class_name in ("Dense", "Activation") or operation) and name in HEADS:
+        return output, str(name)
+    return output, "linear"
 
 
 _IRRELEVANT = ("name", "trainable", "dtype", "batch_shape", "batch_input_shape", "build_config", "seed", "rate")

@@ -17,6 +17,8 @@ TOLERANCE = 1e-6
 SEQUENCES = 16
 STEPS_WITHOUT_LENGTH = 12
 STEPS_MAX = 256
+MASKED_SHARE = 0.2
+"""Of the steps, where the model leaves some out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +33,22 @@ class Verification:
 def verify(program: StepProgram, stepper: Stepper | None = None, seed: int = 1) -> Verification:
     """Step random sequences with rows at different steps and a NaN row among them. Raises ModelNotStreamable."""
     engine = stepper or NumpyStepper(program)
-    steps = min(program.timesteps or STEPS_WITHOUT_LENGTH, STEPS_MAX)
+    steps = program.timesteps or STEPS_WITHOUT_LENGTH + program.exact_from - 1
+    steps = min(steps, max(STEPS_MAX, program.exact_from))
     generator = np.random.default_rng(seed)
     samples = generator.standard_normal((SEQUENCES, steps, program.features)).astype(np.float32)
+    if program.mask_value is not None:
+        # Not the first: an average over nothing is not a number.
+        masked = generator.random((SEQUENCES, steps)) < MASKED_SHARE
+        samples[masked & (np.arange(steps) > 0)] = program.mask_value
     with np.errstate(all="ignore"):
         expected = program.whole(samples)
     got = _stepped(engine, samples)
     with np.errstate(all="ignore"):
-        wanted = program.outputs_of(expected.reshape(-1, program.outputs).astype(np.float64))
-        outputs = program.outputs_of(got.reshape(-1, program.outputs))
+        # Before that step nothing is promised: the first window is not full yet.
+        begun = slice(program.exact_from - 1, None)
+        wanted = program.outputs_of(expected[:, begun].reshape(-1, program.outputs).astype(np.float64))
+        outputs = program.outputs_of(got[:, begun].reshape(-1, program.outputs))
     difference = float(np.abs(outputs - wanted).max()) if outputs.size else 0.0
     if not difference <= TOLERANCE:
         raise ModelNotStreamable(

@@ -30,6 +30,8 @@ def kernel_tables(program: StepProgram) -> tuple[KernelTables | None, str]:
     """The program for the kernel, else why not."""
     operations: list[tuple[KernelOp, int]] = []
     column = 0
+    if not program.is_chain:
+        return None, "the kernel steps layers one after the other, without branches, strides or masks"
     for node in program.nodes:
         if node.kernel is None:
             return None, f"the kernel has no {node.class_name} like that of layer {node.layer!r}"

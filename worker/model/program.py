@@ -1,8 +1,8 @@
-"""A compiled model: layers in order, each with its slice of the state row."""
+"""A compiled model: layers in the order in which they are computed, each with its slice of the state row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -12,6 +12,9 @@ import numpy as np
 from worker.core.types import Float32Array, Int32Array
 from worker.model.activations import sigmoid, softmax
 from worker.model.kernel.operations import KernelOp
+from worker.model.schedule import Schedule
+
+ALWAYS = Schedule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,9 @@ class Node:
     """One layer as a step and as a whole.
 
     `step(x (B, in), state (B, s), steps (B,)) → y (B, out)` in float32; it writes the new state into `state`, and the
-    next call may overwrite `y`.
-    `whole(x (N, T, in)) → (N, T, out)` in float64, every prefix at once, written independently of `step`.
+    next call may overwrite `y`. `steps` counts the new values that reached the layer, from 1.
+    `whole(x (N, T, in)) → (N, T', out)` in float64, every prefix at once, written independently of `step`; T' are the
+    new values of `schedule`. With several inputs `x` is a tuple of them.
     """
 
     layer: str
@@ -44,6 +48,28 @@ class Node:
     exact: str = "every step"
     kernel: tuple[KernelOp, ...] | None = None
     """The same for the kernel; None where it cannot express the layer."""
+    schedule: Schedule = ALWAYS
+    """Which of the new values that reach it it answers with a new one."""
+    held: Callable[[Any], Any] | None = None
+    """state (B, s) → the y of the last new value; for layers with a state that can wait for a value."""
+    whole_masked: Callable[[Any, Any], Any] | None = None
+    """`whole` with mask (N, T): a layer that leaves masked steps out."""
+    mask: Callable[[Any], Any] | None = None
+    """x → bool, which rows count from here on; for `Masking`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Which values reach a node, and on what schedule; value 0 is the input, value i + 1 that of node i."""
+
+    inputs: tuple[int, ...]
+    schedule: Schedule = ALWAYS
+    """Of the values that reach it."""
+    produces: Schedule = ALWAYS
+    """Of its own values."""
+    masked: bool = False
+    """Whether it leaves masked steps out."""
+    passes_mask: bool = False
 
 
 class StepProgram:
@@ -59,15 +85,35 @@ class StepProgram:
         activation: str,
         exactness: str,
         fingerprint: str,
+        wiring: Sequence[Wiring] = (),
+        output_values: Sequence[int] = (),
+        exact_from: int = 1,
+        mask_value: float | None = None,
     ) -> None:
+        """Without `wiring` the nodes are a chain; `output_values` are the values whose columns are the logits.
+
+        `exact_from`: the first step at which there is anything to be exact. `mask_value`: what a sample consists of
+        that a `Masking` layer leaves out.
+        """
         self.name = name
         self.features = features
         self.timesteps = timesteps
         self.nodes = nodes
-        self.outputs = nodes[-1].width if nodes else features
         self.activation = activation
         self.exactness = exactness
+        self.exact_from = exact_from
         self.fingerprint = fingerprint
+        self.mask_value = mask_value
+        self._wiring = tuple(wiring) or tuple(Wiring((number,)) for number in range(len(nodes)))
+        self._output_values = tuple(output_values) or (len(nodes),)
+        self.is_chain = (
+            mask_value is None
+            and self._output_values == (len(nodes),)
+            and all(wired == Wiring((number,)) for number, wired in enumerate(self._wiring))
+        )
+        """Whether each node takes what the one before it gives, at every step."""
+        widths = [features, *(node.width for node in nodes)]
+        self.outputs = sum(widths[value] for value in self._output_values)
         ends = list(accumulate(node.state_floats for node in nodes))
         self.state_size = ends[-1] if ends else 0
         self._columns = [(node, slice(end - node.state_floats, end)) for node, end in zip(nodes, ends, strict=True)]
@@ -91,10 +137,35 @@ class StepProgram:
         first = steps == 1
         if np.count_nonzero(first):  # cheaper than any() on few rows
             state[first] = 0
-        values: Any = features
-        for node, columns in self._columns:
-            values = node.step(values, state[:, columns], steps)
-        return values  # type: ignore[no-any-return]
+        if self.is_chain:
+            y: Any = features
+            for node, columns in self._columns:
+                y = node.step(y, state[:, columns], steps)
+            return y  # type: ignore[no-any-return]
+        return self._advance_graph(features, state, steps)
+
+    def _advance_graph(self, features: Float32Array, state: Float32Array, steps: Int32Array) -> Float32Array:
+        values: list[Any] = [features]
+        masks: list[Any] = [None]
+        for (node, columns), wired in zip(self._columns, self._wiring, strict=True):
+            inputs = wired.inputs
+            x = values[inputs[0]] if len(inputs) == 1 else tuple(values[each] for each in inputs)
+            own, counted, new = state[:, columns], steps, None
+            if not wired.schedule.always:
+                counted, new = wired.schedule.count(steps), wired.schedule.is_new(steps)
+            mask = masks[inputs[0]]
+            if wired.masked:
+                new = mask if new is None else new & mask
+            y = node.step(x, own, counted) if new is None else _stepped_where(node, new, x, own, counted)
+            values.append(y)
+            masks.append(node.mask(x) if node.mask is not None else mask if wired.passes_mask else None)
+        found = [values[each] for each in self._output_values]
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+    def new_steps(self, timesteps: int) -> list[int]:
+        """The steps, of so many, at which something new reaches the last layer."""
+        schedule = self._wiring[-1].schedule if self._wiring else ALWAYS
+        return [step for step in range(1, timesteps + 1) if schedule.is_new(step)]
 
     def step(self, features: Float32Array, state: Float32Array, steps: Int32Array) -> tuple[Float32Array, Float32Array]:
         """`advance` on copies: (logits, new state)."""
@@ -111,7 +182,32 @@ class StepProgram:
 
     def whole(self, features: Any) -> Any:
         """Logits of every prefix, (N, T, F) → (N, T, K), in float64, layer by layer over the whole sequence."""
-        values = np.asarray(features, np.float64)
-        for node in self.nodes:
-            values = node.whole(values)
-        return values
+        values: list[Any] = [np.asarray(features, np.float64)]
+        masks: list[Any] = [None]
+        timesteps = values[0].shape[1]
+        for node, wired in zip(self.nodes, self._wiring, strict=True):
+            picked = [wired.schedule.picked(values[each]) for each in wired.inputs]
+            x = picked[0] if len(picked) == 1 else tuple(picked)
+            mask = masks[wired.inputs[0]]
+            if wired.masked:
+                assert node.whole_masked is not None, "compiled for a mask"
+                y = node.whole_masked(x, wired.schedule.picked(mask))
+            else:
+                y = node.whole(x)
+            values.append(wired.produces.held(y, timesteps) if not wired.produces.always else y)
+            masks.append(node.mask(x) if node.mask is not None else mask if wired.passes_mask else None)
+        found = [values[each] for each in self._output_values]
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=-1)
+
+
+def _stepped_where(node: Node, new: Any, x: Any, state: Any, steps: Any) -> Any:
+    """Only the rows that got a new value move on; the others keep their state and their last answer."""
+    if not node.state_floats:
+        return node.step(x, state, steps)
+    assert node.held is not None, "compiled for values that are not new at every step"
+    before = np.array(state)
+    y = np.array(node.step(x, state, steps))
+    old = ~new
+    state[old] = before[old]
+    y[old] = node.held(before[old])
+    return y

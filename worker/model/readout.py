@@ -12,8 +12,8 @@ from worker.model.calibration import Calibration, Program, forecast
 class Readout:
     """Never publishes a number under a name it does not deserve.
 
-    A `prefix` model's output is defined, hence exact, at every step. An `end` model's is at step T; before it the
-    probability is the calibrated E[p_T | logits], not exact, or NaN without a calibration.
+    A `prefix` model's output is defined, hence exact, at every step from `exact_from` on. An `end` model's is at step
+    T; before it the probability is the calibrated E[p_T | logits], not exact, or NaN without a calibration.
 
     Raises ModelNotStreamable for a head that gives no probabilities, ConfigError for a calibration that does not
     belong to the program.
@@ -45,8 +45,13 @@ class Readout:
         """
         program = self._program
         if program.exactness == "prefix":
-            return program.outputs_of(logits), np.ones(len(logits), bool)
-        exact: BoolArray = steps == program.timesteps
+            exact: BoolArray = steps >= program.exact_from
+            probabilities = program.outputs_of(logits)
+            if not exact.all():
+                # The first window is not full yet: there is nothing that could be called a probability.
+                probabilities[~exact] = np.nan
+            return probabilities, exact
+        exact = steps == program.timesteps
         if exact.all():
             return program.outputs_of(logits), exact
         if self._table is None:
@@ -63,7 +68,8 @@ class Readout:
         """One line on what is published when, for the worker's log at start."""
         program = self._program
         if program.exactness == "prefix":
-            return "probability is the model's own number at every step"
+            begins = f"from step {program.exact_from} on, null before" if program.exact_from > 1 else "at every step"
+            return f"probability is the model's own number {begins}"
         if self._calibration is None:
             return (
                 f"probability is null before step {program.timesteps}: the model has no calibration, "

@@ -17,6 +17,7 @@ class SummingProgram:
     outputs: int = 1
     activation: str = "sigmoid"
     exactness: str = "end"
+    exact_from: int = 1
     is_probability: bool = True
     fingerprint: str = "a" * 64
 

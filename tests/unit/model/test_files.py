@@ -194,9 +194,9 @@ def test_a_configuration_with_other_units_than_the_weights_names_the_layer(tmp_p
 
 def test_a_model_of_another_class_is_refused(tmp_path):
     def change(configuration):
-        configuration["class_name"] = "Functional"
+        configuration["class_name"] = "Mine"
 
-    assert "not Sequential" in refusal(with_config(tmp_path / "model.keras", change))
+    assert "neither Sequential nor Functional" in refusal(with_config(tmp_path / "model.keras", change))
 
 
 def test_missing_weights_name_the_layer(tmp_path):

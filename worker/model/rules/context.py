@@ -25,7 +25,12 @@ class Layer:
     kind: str
     """sequence | last | flat | end: see compile.py."""
     timesteps: int | None
+    """Of the values that reach it: where a layer before strides, fewer than the model's."""
     keras_major: int
+    widths: tuple[int, ...] = ()
+    """Of all values that reach it, where there are several."""
+    waits: bool = False
+    """Whether there are steps without a new value."""
 
     def refused(self, reason: str, way_out: str = "train the model again without this layer") -> ModelNotStreamable:
         """The error that names this layer."""

@@ -55,8 +55,11 @@ def _running_sum(layer: Layer, units: int, function: Any) -> Node:
         parts = np.einsum("ntf,tfk->ntk", x, slices[: x.shape[1]].astype(np.float64))
         return function(np, np.cumsum(parts, axis=1) + bias.astype(np.float64))
 
+    def held(state: Any) -> Any:
+        return function(np, state + bias)
+
     kernel_op = _kernel_op(layer, Operation.RUNNING_SUM, units, (slices, bias))
-    return Node(layer.name, "Dense", "end", units, units, step, whole, f"step {timesteps}", kernel_op)
+    return Node(layer.name, "Dense", "end", units, units, step, whole, f"step {timesteps}", kernel_op, held=held)
 
 
 def _kernel_op(

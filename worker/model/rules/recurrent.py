@@ -23,10 +23,17 @@ def _check_recurrent(layer: Layer) -> None:
         raise layer.refused("it reads the sequence backwards, so its first step needs the last sample")
     if layer.flag("return_state"):
         raise layer.refused("it also returns its state", "build the model without return_state")
+    if layer.flag("zero_output_for_mask"):
+        raise layer.refused("zero_output_for_mask is not supported", "build the model without it")
     if layer.flag("time_major"):
         raise layer.refused("it wants time as the first axis", "build the model without time_major")
     if layer.kind != "sequence":
         raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
+
+
+def _unmasked(mask: Any, t: int, new: Any, old: Any) -> Any:
+    """A masked step leaves a stream as it was; that is also the layer's output there."""
+    return new if mask is None else np.where(mask[:, t, None], new, old)
 
 
 def _output_kind(layer: Layer) -> str:
@@ -63,7 +70,7 @@ def lstm(layer: Layer) -> Node:
             h[...] = gate(np, o) * inner(np, c)
             return h
 
-    def whole(x: Any) -> Any:
+    def whole(x: Any, mask: Any = None) -> Any:
         k, r, b = kernel.astype(np.float64), recurrent.astype(np.float64), bias.astype(np.float64)
         h = np.zeros((len(x), units))
         c = np.zeros((len(x), units))
@@ -71,8 +78,9 @@ def lstm(layer: Layer) -> Node:
         for t in range(x.shape[1]):
             z = x[:, t] @ k + h @ r + b
             i, f = gate(np, z[:, :units]), gate(np, z[:, units : 2 * units])
-            c = f * c + i * inner(np, z[:, 2 * units : 3 * units])
-            h = gate(np, z[:, 3 * units :]) * inner(np, c)
+            cell = f * c + i * inner(np, z[:, 2 * units : 3 * units])
+            hidden = gate(np, z[:, 3 * units :]) * inner(np, cell)
+            c, h = _unmasked(mask, t, cell, c), _unmasked(mask, t, hidden, h)
             out[:, t] = h
         return out
 
@@ -81,7 +89,18 @@ def lstm(layer: Layer) -> Node:
         np.concatenate([np.split(part, 4, -1)[gate] for gate in (0, 1, 3, 2)], -1) for part in (kernel, recurrent, bias)
     ]
     op = _kernel_op(layer, Operation.LSTM, units, tuple(parts), names[0], names[1])
-    return Node(layer.name, "LSTM", _output_kind(layer), units, 2 * units, step, whole, kernel=op)
+    return Node(
+        layer.name,
+        "LSTM",
+        _output_kind(layer),
+        units,
+        2 * units,
+        step,
+        whole,
+        kernel=op,
+        held=lambda state: state[:, :units],
+        whole_masked=whole,
+    )
 
 
 def _fused_lstm(kernel: Any, recurrent: Any, bias: Any, units: int) -> Any:
@@ -151,18 +170,29 @@ def gru(layer: Layer) -> Node:
         state[...] = h = cell(x, state, kernel, recurrent, bias, recurrent_bias)
         return h
 
-    def whole(x: Any) -> Any:
+    def whole(x: Any, mask: Any = None) -> Any:
         wide = [each.astype(np.float64) for each in (kernel, recurrent, bias, recurrent_bias)]
         h = np.zeros((len(x), units))
         out = np.empty((*x.shape[:2], units))
         for t in range(x.shape[1]):
-            out[:, t] = h = cell(x[:, t], h, *wide)
+            out[:, t] = h = _unmasked(mask, t, cell(x[:, t], h, *wide), h)
         return out
 
     names = layer.config.get("activation", "tanh"), layer.config.get("recurrent_activation", "sigmoid")
     operation = Operation.GRU_RESET_AFTER if reset_after else Operation.GRU_RESET_BEFORE
     op = _kernel_op(layer, operation, units, (kernel, recurrent, bias, recurrent_bias), *names)
-    return Node(layer.name, "GRU", _output_kind(layer), units, units, step, whole, kernel=op)
+    return Node(
+        layer.name,
+        "GRU",
+        _output_kind(layer),
+        units,
+        units,
+        step,
+        whole,
+        kernel=op,
+        held=lambda state: state,
+        whole_masked=whole,
+    )
 
 
 def simple_rnn(layer: Layer) -> Node:
@@ -177,15 +207,26 @@ def simple_rnn(layer: Layer) -> Node:
         state[...] = h = inner(np, x @ kernel + state @ recurrent + bias)
         return h
 
-    def whole(x: Any) -> Any:
+    def whole(x: Any, mask: Any = None) -> Any:
         h = np.zeros((len(x), units))
         out = np.empty((*x.shape[:2], units))
         for t in range(x.shape[1]):
             z = x[:, t] @ kernel.astype(np.float64) + h @ recurrent.astype(np.float64) + bias.astype(np.float64)
-            out[:, t] = h = inner(np, z)
+            out[:, t] = h = _unmasked(mask, t, inner(np, z), h)
         return out
 
     op = _kernel_op(
         layer, Operation.SIMPLE_RNN, units, (kernel, recurrent, bias), layer.config.get("activation", "tanh"), "linear"
     )
-    return Node(layer.name, "SimpleRNN", _output_kind(layer), units, units, step, whole, kernel=op)
+    return Node(
+        layer.name,
+        "SimpleRNN",
+        _output_kind(layer),
+        units,
+        units,
+        step,
+        whole,
+        kernel=op,
+        held=lambda state: state,
+        whole_masked=whole,
+    )

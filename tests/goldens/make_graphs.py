@@ -1,0 +1,190 @@
+"""Writes golden files of graphs, windows, masks and normalisations; `python -m tests.goldens.make_graphs`.
+
+As make_goldens.py, with what Keras predicts for every prefix that is long enough: `prefixes` (N, T, K), NaN where the
+model has nothing to say about one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = Path(__file__).parent / "graphs"
+FEATURES, TIMESTEPS, SEQUENCES = 3, 12, 4
+MASK_VALUES = {"masked_recurrent": 0.0, "masked_average": -1.0, "masked_flatten": 0.0}
+ALSO_HDF5 = ("shared_layers", "nested_models", "masked_recurrent", "strided_windows", "normalisations")
+
+
+def functional(keras):
+    """Name → function of the input, steps; a number of steps where the model fixes it."""
+    lay, ops = keras.layers, keras.ops
+    every = {"return_sequences": True}
+    head = {"activation": "sigmoid"}
+
+    def skip_connections(x):
+        a = lay.LSTM(4, **every)(x)
+        b = lay.GRU(4, **every)(a)
+        joined = lay.Concatenate()([lay.Add()([a, b]), x])
+        return lay.Dense(1, **head)(lay.LSTM(3)(joined))
+
+    def shared_layers(x):
+        dense, gru = lay.Dense(3), lay.GRU(3, **every)
+        return lay.Dense(2, activation="softmax")(lay.LSTM(2)(gru(dense(gru(dense(x))))))
+
+    def nested_models(x):
+        inner = keras.Sequential(
+            [lay.Input((None, 3)), lay.LSTM(3, **every), lay.Dense(3, activation="relu")], name="inner"
+        )
+        y = lay.Input((None, 3))
+        outer = keras.Model(y, lay.Add()([inner(y), y]), name="outer")
+        return lay.Dense(1, **head)(inner(outer(x))[:, -1])
+
+    def operators(x):
+        y = lay.LSTM(4, **every)(x)
+        over_time = [ops.mean(y, axis=1), ops.max(y, axis=1), ops.min(y, axis=1), ops.sum(y, axis=1), y[:, -1, :]]
+        pooled = [lay.GlobalAveragePooling1D()(y), lay.GlobalMaxPooling1D()(y)]
+        return lay.Dense(1, **head)(ops.tanh(lay.Concatenate()([*over_time, *pooled])))
+
+    def merges(x):
+        a, b = lay.Dense(3)(x), lay.LSTM(3, **every)(x)
+        parts = [lay.Multiply()([a, b]), lay.Minimum()([a, b]), lay.Average()([a, b, x]), lay.Subtract()([a, b])]
+        y = lay.Maximum()(parts)
+        return lay.Dense(1, **head)(lay.GRU(3)(y + ops.relu(y) * b))
+
+    def two_heads(x):
+        y = lay.LSTM(4)(x)
+        return [lay.Dense(1, **head, name="one")(y), lay.Dropout(0.3)(lay.Dense(2, **head, name="two")(y))]
+
+    def branches_of_one_length(x):
+        a, b = lay.Conv1D(3, 3)(x), lay.Conv1D(3, 2, dilation_rate=2)(x)
+        return lay.Dense(1, **head)(lay.LSTM(3)(lay.Add()([a, b])))
+
+    def flattened_branches(x):
+        y = lay.LSTM(2, **every)(x)
+        parts = [lay.Dense(2)(lay.Flatten()(y)), lay.Dense(3)(lay.Flatten()(x))]
+        return lay.Dense(1, **head)(lay.Concatenate()(parts))
+
+    found = (
+        *(skip_connections, shared_layers, nested_models, operators, merges, two_heads),
+        *(branches_of_one_length, flattened_branches),
+    )
+    return {each.__name__: (each, TIMESTEPS if each is flattened_branches else None) for each in found}
+
+
+def sequential(keras):
+    """Name → layers, steps."""
+    lay = keras.layers
+    every = {"return_sequences": True}
+
+    def head():
+        return lay.Dense(1, activation="sigmoid")
+
+    norms = [
+        *(lay.BatchNormalization(), lay.LSTM(4, **every), lay.LayerNormalization(), lay.GRU(4, **every)),
+        *(lay.UnitNormalization(), lay.RMSNormalization(), lay.BatchNormalization(scale=False), lay.LSTM(3)),
+        *(lay.BatchNormalization(center=False), lay.LayerNormalization(scale=False), head()),
+    ]
+    adapted = lay.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0, 4.0, 2.0])
+    return {
+        "masked_recurrent": ([lay.Masking(), lay.LSTM(4, **every), lay.Dense(3), lay.GRU(3), head()], None),
+        "masked_average": (
+            [lay.Masking(-1.0), lay.LeakyReLU(), lay.SimpleRNN(4, **every), lay.GlobalAveragePooling1D(), head()],
+            None,
+        ),
+        "masked_flatten": ([lay.Masking(), lay.LSTM(4, **every), lay.Flatten(), head()], TIMESTEPS),
+        "causal_convolutions": (
+            [
+                lay.Conv1D(4, 3, padding="causal", activation="relu"),
+                lay.Conv1D(4, 2, padding="causal", dilation_rate=3),
+                *(lay.LSTM(3), head()),
+            ],
+            None,
+        ),
+        "strided_windows": (
+            [lay.Conv1D(4, 3, strides=2), lay.GRU(3, **every), lay.Conv1D(4, 2, padding="causal"), lay.LSTM(3), head()],
+            None,
+        ),
+        "causal_strides": ([lay.Conv1D(4, 3, strides=2, padding="causal"), lay.GRU(3), head()], None),
+        "pooled_windows": (
+            [
+                *(lay.LSTM(3, **every), lay.MaxPooling1D(2), lay.Conv1D(3, 2), lay.AveragePooling1D(2, strides=1)),
+                *(lay.GRU(2), head()),
+            ],
+            None,
+        ),
+        "separable_windows": (
+            [
+                lay.DepthwiseConv1D(3, depth_multiplier=2),
+                lay.SeparableConv1D(4, 2, activation="tanh"),
+                *(lay.GlobalMaxPooling1D(), head()),
+            ],
+            None,
+        ),
+        "strided_flatten": ([lay.Conv1D(4, 3, strides=2), lay.LSTM(3, **every), lay.Flatten(), head()], TIMESTEPS),
+        "normalisations": (norms, None),
+        "adapted": ([adapted, lay.LSTM(3), head()], None),
+        "slopes": (
+            [lay.PReLU(shared_axes=[1]), lay.LSTM(3, **every), lay.PReLU(), lay.LSTM(2), lay.PReLU(), head()],
+            TIMESTEPS,
+        ),
+        "distributed": (
+            [
+                lay.TimeDistributed(lay.Dense(4, activation="relu")),
+                *(lay.LSTM(3, **every), lay.Reshape((TIMESTEPS * 3,)), head()),
+            ],
+            TIMESTEPS,
+        ),
+    }
+
+
+def models(keras):
+    """Name → model, number of steps where it is fixed."""
+    for name, (function, steps) in functional(keras).items():
+        keras.utils.set_random_seed(len(name))
+        inputs = keras.layers.Input((steps, FEATURES))
+        yield name, keras.Model(inputs, function(inputs), name=name), steps
+    for name, (layers, steps) in sequential(keras).items():
+        keras.utils.set_random_seed(len(name))
+        yield name, keras.Sequential([keras.layers.Input((steps, FEATURES)), *layers], name=name), steps
+
+
+def weight(generator, variable):
+    """Far from what it is initialised to; variances are positive."""
+    values = generator.normal(0, 0.5, variable.shape).astype(np.float32)
+    return np.abs(values) + np.float32(0.1) if "variance" in variable.path else values
+
+
+def answers(model, inputs):
+    """What Keras predicts for the sequences, (N, K)."""
+    found = model(inputs, training=False)
+    return np.concatenate([np.asarray(each) for each in (found if isinstance(found, list) else [found])], axis=1)
+
+
+def main() -> None:
+    """One `.keras` and one `.npz` for each, some also as `.h5`."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    FOLDER.mkdir(exist_ok=True)
+    generator = np.random.default_rng(21)
+    for name, model, steps in models(keras):
+        model.set_weights([weight(generator, variable) for variable in model.weights])
+        inputs = generator.standard_normal((SEQUENCES, TIMESTEPS, FEATURES)).astype(np.float32)
+        if name in MASK_VALUES:
+            inputs[[0, 1, 1, 2, 2, 3], [3, 1, 2, 5, 6, TIMESTEPS - 1]] = MASK_VALUES[name]
+        last = answers(model, inputs)
+        prefixes = np.full((SEQUENCES, TIMESTEPS, last.shape[1]), np.nan, np.float32)
+        prefixes[:, -1] = last
+        shortest = 7  # the longest window of all models needs six steps
+        for step in range(shortest, TIMESTEPS) if steps is None else ():
+            prefixes[:, step - 1] = answers(model, inputs[:, :step])
+        model.save(FOLDER / f"{name}.keras")
+        if name in ALSO_HDF5:
+            model.save(FOLDER / f"{name}.h5")
+        np.savez_compressed(FOLDER / f"{name}.npz", inputs=inputs, prefixes=prefixes)
+
+
+if __name__ == "__main__":
+    main()

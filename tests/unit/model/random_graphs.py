@@ -1,0 +1,200 @@
+"""Random functional models as configuration and weights: branches, shared layers, windows, masks, every rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from worker.model.compile import compile_model
+from worker.model.files.reading import ModelFile
+from worker.model.program import StepProgram
+
+TIMESTEPS = 11
+ACTIVATIONS = ("linear", "tanh", "sigmoid", "relu", "softsign", "elu", "hard_sigmoid")
+PLAIN = ("Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization")
+MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
+
+
+class RandomModel:
+    """Layers are added to `(name, width)` values; `weights` by layer name."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.weights: dict[str, list[np.ndarray]] = {}
+        self._numbers = np.random.default_rng(seed)
+        self._layers: list[dict[str, Any]] = []
+        self._calls: dict[str, int] = {}
+        self.features = self.random.randint(1, 4)
+        self.fixed = self.random.random() < 0.5
+        shape = [None, TIMESTEPS if self.fixed else None, self.features]
+        self._layers.append(
+            {"class_name": "InputLayer", "config": {"name": "input", "batch_shape": shape}, "inbound_nodes": []}
+        )
+        self.input = ("input", 0)
+
+    def array(self, *shape: int) -> np.ndarray:
+        return self._numbers.normal(0, 0.4, shape).astype(np.float32)
+
+    def positive(self, *shape: int) -> np.ndarray:
+        return np.abs(self.array(*shape)) + np.float32(0.2)
+
+    def add(self, class_name: str, inputs: list[Any], weights: list[np.ndarray], *given: Any, **config: Any) -> Any:
+        """A layer of its own and its first call."""
+        name = f"layer_{len(self._layers)}"
+        self.weights[name] = weights
+        entry = {"class_name": class_name, "config": {"name": name, **config}, "inbound_nodes": []}
+        self._layers.append(entry)
+        return self.again(name, inputs, *given)
+
+    def again(self, name: str, inputs: list[Any], *given: Any) -> Any:
+        """One more call of a layer."""
+        (entry,) = [each for each in self._layers if each["config"]["name"] == name]
+        tensors = [{"class_name": "__keras_tensor__", "config": {"keras_history": [*each, 0]}} for each in inputs]
+        entry["inbound_nodes"].append({"args": [tensors[0] if len(tensors) == 1 else tensors, *given], "kwargs": {}})
+        return (name, len(entry["inbound_nodes"]) - 1)
+
+    def program(self, output: Any) -> StepProgram:
+        inner = {"layers": self._layers, "input_layers": ["input", 0, 0], "output_layers": [*output, 0]}
+        configuration = {"class_name": "Functional", "config": inner}
+        file = ModelFile(Path("random.keras"), configuration, 3, lambda path, _class, _k: self.weights.get(path, []))
+        return compile_model(file, TIMESTEPS)
+
+    # ---- layers
+
+    def recurrent(self, value: Any, width: int, units: int, every: bool = True) -> Any:
+        class_name = self.random.choice(("LSTM", "GRU", "SimpleRNN"))
+        gates = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}[class_name]
+        config: dict[str, Any] = {"units": units, "return_sequences": every, "use_bias": self.random.random() < 0.8}
+        weights = [self.array(width, gates * units), self.array(units, gates * units)]
+        if class_name == "GRU":
+            config["reset_after"] = self.random.random() < 0.5
+        if config["use_bias"]:
+            twice = config.get("reset_after", False)
+            weights.append(self.array(2, gates * units) if twice else self.array(gates * units))
+        if self.random.random() < 0.3:
+            config["activation"] = self.random.choice(("tanh", "sigmoid", "softsign"))
+        return self.add(class_name, [value], weights, **config)
+
+    def dense(self, value: Any, width: int, units: int, **config: Any) -> Any:
+        config = {"units": units, "activation": self.random.choice(ACTIVATIONS), **config}
+        weights = [self.array(width, units), self.array(units)]
+        if self.random.random() < 0.2 and "outside" not in config:
+            inner = {"class_name": "Dense", "config": config}
+            return self.add("TimeDistributed", [value], weights, layer=inner)
+        config.pop("outside", None)
+        return self.add("Dense", [value], weights, **config)
+
+    def window(self, value: Any, width: int, strided: bool) -> tuple[Any, int]:
+        kind = self.random.choice(("Conv1D", "DepthwiseConv1D", "SeparableConv1D", "MaxPooling1D", "AveragePooling1D"))
+        size, stride = self.random.randint(1, 3), self.random.randint(1, 2) if strided else 1
+        if kind.endswith("Pooling1D"):
+            return self.add(kind, [value], [], pool_size=[size], strides=[stride]), width
+        config: dict[str, Any] = {"kernel_size": [size], "strides": [stride], "activation": "tanh"}
+        if stride == 1:
+            config["dilation_rate"] = [self.random.randint(1, 2)]
+        if kind == "Conv1D":
+            config |= {"filters": 3, "padding": self.random.choice(("causal", "valid")), "groups": 1}
+            return self.add(kind, [value], [self.array(size, width, 3), self.array(3)], **config), 3
+        config["depth_multiplier"] = multiplier = self.random.randint(1, 2)
+        depthwise = self.array(size, width, multiplier)
+        if kind == "DepthwiseConv1D":
+            return self.add(kind, [value], [depthwise, self.array(width * multiplier)], **config), width * multiplier
+        pointwise = self.array(1, width * multiplier, 2)
+        return self.add(kind, [value], [depthwise, pointwise, self.array(2)], filters=2, **config), 2
+
+    def elementwise(self, value: Any, width: int) -> Any:
+        number = self.random.randrange(13 + len(PLAIN))
+        simple: list[Callable[[], Any]] = [
+            lambda: self.add("LeakyReLU", [value], [], negative_slope=0.2),
+            lambda: self.add("ReLU", [value], [], max_value=self.random.choice((None, 1.5)), negative_slope=0.1),
+            lambda: self.add("ELU", [value], [], alpha=0.7),
+            lambda: self.add("Activation", [value], [], activation=self.random.choice(ACTIVATIONS)),
+            lambda: self.add("Softmax", [value], []),
+            lambda: self.add("Rescaling", [value], [], scale=0.7, offset=0.1),
+            lambda: self.add("Identity", [value], []),
+            lambda: self.add("PReLU", [value], [self.array(1, width)], shared_axes=[1]),
+            lambda: self.add("UnitNormalization", [value], []),
+            lambda: self.add("RMSNormalization", [value], [self.array(width)]),
+            lambda: self.add("LayerNormalization", [value], [self.array(width), self.array(width)], epsilon=0.01),
+            lambda: self.add(
+                "BatchNormalization", [value], [*(self.array(width) for _ in range(3)), self.positive(width)]
+            ),
+            lambda: self.add("Normalization", [value], [self.array(width), self.positive(width)]),
+        ]
+        return (
+            simple[number]() if number < len(simple) else self.add(PLAIN[number - len(simple)], [value], [], rate=0.3)
+        )
+
+    def summary(self, value: Any, width: int) -> tuple[Any, int]:
+        """A sequence to one vector."""
+        kind = self.random.choice(
+            ("recurrent", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "Mean", "Max", "Min", "Sum", "GetItem")
+        )
+        if kind == "recurrent":
+            return self.recurrent(value, width, 3, every=False), 3
+        if kind == "GetItem":
+            everything = {"class_name": "__slice__", "config": {"start": None, "stop": None, "step": None}}
+            return self.add(kind, [value], [], [everything, -1]), width
+        axis = {} if kind.startswith("Global") else {"axis": 1}
+        return self.add(kind, [value], [], **axis), width
+
+
+def random_program(seed: int) -> StepProgram:
+    """A model that can be stepped, with a sigmoid or softmax head."""
+    model = RandomModel(seed)
+    chance = model.random
+    value, width = model.input, model.features
+    masked = chance.random() < 0.2
+    if masked:
+        value = model.add("Masking", [value], [], mask_value=0.5)
+    for _ in range(chance.randint(1, 4)):
+        kind = chance.random()
+        if chance.random() < 0.5:
+            value = model.elementwise(value, width)
+        if kind < 0.3:
+            units = chance.randint(1, 4)
+            value, width = model.recurrent(value, width, units), units
+        elif kind < 0.55 and not masked:
+            value, width = model.window(value, width, strided=True)
+        elif kind < 0.85 and not masked:
+            value, width = branched(model, value, width)
+        elif kind < 0.9:
+            shared = model.recurrent(value, width, width)
+            value = model.again(shared[0], [shared])
+        else:
+            value = model.elementwise(value, width)
+    flat = model.fixed and not masked and chance.random() < 0.35
+    if flat:
+        return model.program(flattened(model, value, width))
+    value, width = (model.recurrent(value, width, 3, every=False), 3) if masked else model.summary(value, width)
+    return model.program(head(model, value, width))
+
+
+def branched(model: RandomModel, value: Any, width: int) -> tuple[Any, int]:
+    """Two branches of one length, joined."""
+    one, other = model.dense(value, width, 3), model.recurrent(value, width, 3)
+    if model.random.random() < 0.3:
+        return model.add("Concatenate", [one, other, value], [], axis=-1), 6 + width
+    return model.add(model.random.choice(MERGES), [one, other], []), 3
+
+
+def flattened(model: RandomModel, value: Any, width: int) -> Any:
+    """Flatten and Dense; the number of steps that reach it is tried out."""
+    value = model.recurrent(value, width, 2)
+    probe = model.program(model.add("GlobalMaxPooling1D", [value], []))
+    steps = len(probe.new_steps(TIMESTEPS))
+    flat = model.add(model.random.choice(("Flatten", "Flatten", "Reshape")), [value], [], target_shape=[-1])
+    return head(model, flat, steps * 2)
+
+
+def head(model: RandomModel, value: Any, width: int) -> Any:
+    if model.random.random() < 0.3:
+        value, width = model.dense(value, width, 3, outside=True), 3
+    units = model.random.randint(1, 3)
+    activation = "sigmoid" if units == 1 else model.random.choice(("sigmoid", "softmax"))
+    weights = [model.array(width, units), model.array(units)]
+    return model.add("Dense", [value], weights, units=units, activation=activation)

@@ -1,0 +1,52 @@
+"""Graphs, windows, masks and normalisations saved by Keras, and what it predicted for every prefix (make_graphs.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worker.model.contract import verify
+from worker.model.load import load_program
+from worker.model.numpy_stepper import NumpyStepper
+from worker.model.rules.table import RULES
+
+FOLDER = Path(__file__).parents[2] / "goldens" / "graphs"
+FILES = sorted([*FOLDER.glob("*.keras"), *FOLDER.glob("*.h5")])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_prefix_says_what_keras_predicts_for_it(file):
+    golden = np.load(file.with_suffix(".npz"))
+    inputs, prefixes = golden["inputs"], golden["prefixes"]
+    count, timesteps, _ = inputs.shape
+    program = load_program(file, timesteps=timesteps)
+    stepper = NumpyStepper(program)
+    states = np.full((count, program.state_size), np.nan, np.float32)
+    compared = 0
+    for step in range(1, timesteps + 1):
+        numbers = np.full(count, step, np.int32)
+        outputs = program.outputs_of(stepper.step_batch(np.arange(count), inputs[:, step - 1], states, numbers))
+        wanted = prefixes[:, step - 1]
+        if step >= program.exact_from and not np.isnan(wanted).all():
+            assert np.abs(outputs - wanted).max() <= 1e-6, step
+            compared += 1
+    assert compared == (1 if np.isnan(prefixes[:, 6]).all() else 6)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_each_passes_the_verification_at_load(file):
+    verify(load_program(file, timesteps=12))
+
+
+def test_a_file_says_the_same_in_both_formats():
+    for file in FOLDER.glob("*.h5"):
+        assert load_program(file).fingerprint == load_program(file.with_suffix(".keras")).fingerprint
+
+
+def test_the_goldens_cover_every_layer_class_that_is_served():
+    others = sorted(FOLDER.parent.glob("*.keras"))
+    served = {row.class_name for file in [*FILES, *others] for row in load_program(file, timesteps=12).plan}
+
+    assert set(RULES) - served == set(), "add these to make_graphs.py"

@@ -1,0 +1,123 @@
+"""Normalisations over the features, with fixed statistics or with those of the step itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from worker.model.files.weights import WAY_OUT, Array
+from worker.model.program import Node
+from worker.model.rules.context import Layer, shown
+
+DENOMINATOR_MIN = 1e-7
+"""Keras' `backend.epsilon()`."""
+SQUARES_MIN = 1e-12
+"""Of `UnitNormalization`."""
+
+
+def _stateless(layer: Layer, function: Callable[[Any], Any]) -> Node:
+    def step(x: Any, state: Any, steps: Any) -> Any:
+        del state, steps
+        return function(x)
+
+    return Node(layer.name, layer.class_name, layer.kind, layer.width, 0, step, function, layer.exact())
+
+
+def _over_features(layer: Layer) -> None:
+    """Raises ModelNotStreamable for any axis that is or includes time."""
+    axis = layer.config.get("axis", -1)
+    axes = axis if isinstance(axis, list) else [axis]
+    last = 2 if layer.kind == "sequence" else 1
+    if layer.kind == "flat" or any(each not in (-1, last) for each in axes):
+        raise layer.refused("it normalises over time, so every step depends on later ones", "normalise over axis=-1")
+
+
+def _vectors(layer: Layer, names: list[str]) -> list[Array]:
+    found = [weight.shape for weight in layer.weights[: len(names)]]
+    if found != [(layer.width,)] * len(names):
+        wanted = f"{', '.join(names)} of {layer.width} numbers each" if names else "nothing"
+        raise layer.refused(f"its configuration implies {wanted}, the file has {found or 'none'}", WAY_OUT)
+    return layer.weights
+
+
+def _number(layer: Layer, key: str, default: float) -> float:
+    value = layer.config.get(key, default)
+    value = default if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e30:
+        raise layer.refused(f"{key} is {shown(value)}, not a number", WAY_OUT)
+    return float(value)
+
+
+def batch_normalization(layer: Layer) -> Node:
+    """With the moving statistics: one factor and one offset for each feature."""
+    _over_features(layer)
+    scale, center = layer.flag("scale", True), layer.flag("center", True)
+    names = ["gamma"] * scale + ["beta"] * center + ["moving_mean", "moving_variance"]
+    given = dict(zip(names, _vectors(layer, names), strict=False))
+    epsilon = _number(layer, "epsilon", 1e-3)
+    wide = {name: weight.astype(np.float64) for name, weight in given.items()}
+    factor = wide.get("gamma", 1.0) / np.sqrt(wide["moving_variance"] + epsilon)
+    offset = wide.get("beta", 0.0) - wide["moving_mean"] * factor
+    return _stateless(layer, lambda x: x * factor.astype(x.dtype) + np.asarray(offset, x.dtype))
+
+
+def layer_normalization(layer: Layer) -> Node:
+    """(x - mean) / sqrt(variance + epsilon), both of the step's features."""
+    _over_features(layer)
+    if layer.flag("rms_scaling"):
+        raise layer.refused("rms_scaling is not supported", "use RMSNormalization")
+    scale, center = layer.flag("scale", True), layer.flag("center", True)
+    given = dict(
+        zip(["gamma"] * scale + ["beta"] * center, _vectors(layer, ["gamma"] * scale + ["beta"] * center), strict=False)
+    )
+    epsilon = _number(layer, "epsilon", 1e-3)
+
+    def function(x: Any) -> Any:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        y = centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + x.dtype.type(epsilon))
+        return y * given.get("gamma", x.dtype.type(1)) + given.get("beta", x.dtype.type(0))
+
+    return _stateless(layer, function)
+
+
+def rms_normalization(layer: Layer) -> Node:
+    """x / sqrt(mean of squares + epsilon), times a scale."""
+    _over_features(layer)
+    (scale,) = _vectors(layer, ["scale"])
+    epsilon = _number(layer, "epsilon", DENOMINATOR_MIN)
+    return _stateless(
+        layer, lambda x: x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + x.dtype.type(epsilon)) * scale
+    )
+
+
+def unit_normalization(layer: Layer) -> Node:
+    """Length 1 over the features."""
+    _over_features(layer)
+    return _stateless(
+        layer, lambda x: x / np.sqrt(np.maximum((x * x).sum(axis=-1, keepdims=True), x.dtype.type(SQUARES_MIN)))
+    )
+
+
+def normalization(layer: Layer) -> Node:
+    """With the statistics that it was adapted to, or that its configuration gives."""
+    _over_features(layer)
+    if layer.flag("invert"):
+        raise layer.refused("invert is not supported", "normalise the samples")
+    if layer.config.get("mean") is not None:
+        mean, variance = (_given(layer, key) for key in ("mean", "variance"))
+    else:
+        mean, variance = _vectors(layer, ["mean", "variance"])[:2]
+    deviation = np.maximum(np.sqrt(variance.astype(np.float64)), DENOMINATOR_MIN)
+    return _stateless(layer, lambda x: (x - mean) / deviation.astype(x.dtype))
+
+
+def _given(layer: Layer, key: str) -> Array:
+    try:
+        value = np.asarray(layer.config.get(key), np.float32).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise layer.refused(f"{key} is no list of numbers", WAY_OUT) from error
+    if value.size not in (1, layer.width) or not np.isfinite(value).all():
+        raise layer.refused(f"{key} has {value.size} numbers for {layer.width} features", WAY_OUT)
+    return value

@@ -1,0 +1,108 @@
+"""Summaries of all steps so far, and the last step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from worker.model.program import Node
+from worker.model.rules.context import Layer
+
+
+def _check_sequence(layer: Layer) -> None:
+    if layer.kind != "sequence":
+        raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
+    if layer.config.get("data_format", "channels_last") not in (None, "channels_last"):
+        raise layer.refused("it takes channels first", "build the model with data_format='channels_last'")
+    if layer.flag("keepdims"):
+        raise layer.refused("it keeps the dimension of time", "build the model without keepdims")
+
+
+def _over_time(layer: Layer) -> None:
+    """Of an operation: Raises ModelNotStreamable unless its axis is time."""
+    if layer.config.get("axis") not in (1, [1]):
+        raise layer.refused("its axis is not time", "reduce over axis=1, or use a layer that works on each step")
+
+
+def global_average(layer: Layer) -> Node:
+    """State: the sum and how many steps are in it; masked steps are left out."""
+    _check_sequence(layer)
+    width = layer.width
+
+    def step(x: Any, state: Any, steps: Any) -> Any:
+        del steps
+        state[:, :width] += x
+        state[:, width] += 1
+        return held(state)
+
+    def held(state: Any) -> Any:
+        # 0 / 0 where every step was masked, as in Keras.
+        return state[:, :width] / state[:, width:]
+
+    def whole(x: Any) -> Any:
+        return np.cumsum(x, axis=1) / np.arange(1, x.shape[1] + 1)[:, None]
+
+    def whole_masked(x: Any, mask: Any) -> Any:
+        weights = mask[:, :, None].astype(x.dtype)
+        return np.cumsum(x * weights, axis=1) / np.cumsum(weights, axis=1)
+
+    return Node(
+        layer.name, layer.class_name, "last", width, width + 1, step, whole, held=held, whole_masked=whole_masked
+    )
+
+
+def _running(layer: Layer, together: Callable[[Any, Any], Any], accumulate: Callable[[Any], Any]) -> Node:
+    """State: the result so far."""
+    _check_sequence(layer)
+
+    def step(x: Any, state: Any, steps: Any) -> Any:
+        state[...] = np.where(steps[:, None] == 1, x, together(state, x))
+        return state
+
+    return Node(
+        layer.name, layer.class_name, "last", layer.width, layer.width, step, accumulate, held=lambda state: state
+    )
+
+
+def global_max(layer: Layer) -> Node:
+    """Masked steps count as well: Keras ignores the mask here."""
+    return _running(layer, np.maximum, lambda x: np.maximum.accumulate(x, axis=1))
+
+
+def mean_over_time(layer: Layer) -> Node:
+    _over_time(layer)
+    return global_average(layer)
+
+
+def max_over_time(layer: Layer) -> Node:
+    _over_time(layer)
+    return global_max(layer)
+
+
+def min_over_time(layer: Layer) -> Node:
+    _over_time(layer)
+    return _running(layer, np.minimum, lambda x: np.minimum.accumulate(x, axis=1))
+
+
+def sum_over_time(layer: Layer) -> Node:
+    _over_time(layer)
+    return _running(layer, np.add, lambda x: np.cumsum(x, axis=1))
+
+
+def last_step(layer: Layer) -> Node:
+    """`x[:, -1]`: what the layer before says now."""
+    _check_sequence(layer)
+    everything = {"start": None, "stop": None, "step": None}
+    keys = layer.config.get("keys")
+    keys = keys[0] if isinstance(keys, list) and len(keys) == 1 and isinstance(keys[0], list) else keys
+    slices = [each.get("config") if isinstance(each, dict) else each for each in keys or []]
+    if slices not in ([everything, -1], [everything, -1, everything]):
+        raise layer.refused("it takes out something else than the last step", "use x[:, -1]")
+
+    def step(x: Any, state: Any, steps: Any) -> Any:
+        del state, steps
+        return x
+
+    return Node(layer.name, layer.class_name, "last", layer.width, 0, step, lambda x: x)

@@ -1,0 +1,62 @@
+"""Layers whose parameters or mask depend on the step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from worker.model.files.weights import WAY_OUT
+from worker.model.program import Node
+from worker.model.rules.context import Layer, shown
+
+
+def masking(layer: Layer) -> Node:
+    """Steps whose features all have `mask_value` become zeros and are left out by what follows."""
+    value = mask_value(layer)
+
+    def counts(x: Any) -> Any:
+        return (x != x.dtype.type(value)).any(axis=-1)
+
+    def whole(x: Any) -> Any:
+        return np.where(counts(x)[..., None], x, x.dtype.type(0))
+
+    def step(x: Any, state: Any, steps: Any) -> Any:
+        del state, steps
+        return whole(x)
+
+    return Node(layer.name, "Masking", layer.kind, layer.width, 0, step, whole, mask=counts)
+
+
+def mask_value(layer: Layer) -> float:
+    """Raises ModelNotStreamable for what is no number."""
+    value = layer.config.get("mask_value", 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 3e38:
+        raise layer.refused(f"mask_value is {shown(value)}, not a number", WAY_OUT)
+    return float(value)
+
+
+def prelu(layer: Layer) -> Node:
+    """max(x, 0) + alpha · min(x, 0); one alpha for each step, or one for all with `shared_axes=[1]`."""
+    shared = (1, layer.width)
+    own = (layer.timesteps, layer.width)
+    found = [weight.shape for weight in layer.weights]
+    if layer.kind != "sequence":
+        shared = own = (layer.width,)  # type: ignore[assignment]
+    if found not in ([shared], [own]):
+        way_out = "train with PReLU(shared_axes=[1]), or set sequence.length where the file does not fix it"
+        raise layer.refused(f"its slopes are {found or 'none'}, not {shared} or {own}", way_out)
+    alpha = np.ascontiguousarray(layer.weights[0].reshape(-1, layer.width))
+    each_step = len(alpha) > 1
+
+    def bent(x: Any, slopes: Any) -> Any:
+        return np.maximum(x, 0) + slopes * np.minimum(x, 0)
+
+    def step(x: Any, state: Any, steps: Any) -> Any:
+        del state
+        return bent(x, alpha.take(steps - 1, axis=0, mode="clip") if each_step else alpha)
+
+    def whole(x: Any) -> Any:
+        return bent(x, alpha[: x.shape[1]].astype(x.dtype) if each_step else alpha.astype(x.dtype))
+
+    return Node(layer.name, "PReLU", layer.kind, layer.width, 0, step, whole, layer.exact())

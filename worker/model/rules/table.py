@@ -1,0 +1,107 @@
+"""Which rule serves which class of layer, and why the others cannot be served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from worker.model.program import Node
+from worker.model.rules import convolution, dense, elementwise, merge, normalization, pooling, recurrent, stepwise
+from worker.model.rules.context import Layer
+
+IGNORED = ("Dropout", "Identity")
+"""After the head they change nothing."""
+FLATTENING = ("Flatten", "Reshape")
+NOTHING_AT_INFERENCE = (
+    "Dropout",
+    "SpatialDropout1D",
+    "GaussianDropout",
+    "GaussianNoise",
+    "AlphaDropout",
+    "ActivityRegularization",
+    "Identity",
+)
+ELEMENTWISE: dict[str, Callable[[Layer], Node]] = {
+    "Activation": elementwise.activation_layer,
+    "Softmax": elementwise.softmax_layer,
+    "LeakyReLU": elementwise.leaky_relu,
+    "ReLU": elementwise.relu,
+    "ELU": elementwise.elu,
+    "Rescaling": elementwise.rescaling,
+    **dict.fromkeys(NOTHING_AT_INFERENCE, elementwise.identity),
+    "BatchNormalization": normalization.batch_normalization,
+    "LayerNormalization": normalization.layer_normalization,
+    "RMSNormalization": normalization.rms_normalization,
+    "UnitNormalization": normalization.unit_normalization,
+    "Normalization": normalization.normalization,
+    "PReLU": stepwise.prelu,
+}
+MERGES: dict[str, Callable[[Layer], Node]] = {
+    "Add": merge.add,
+    "Subtract": merge.subtract,
+    "Multiply": merge.multiply,
+    "Average": merge.average,
+    "Maximum": merge.maximum,
+    "Minimum": merge.minimum,
+    "Concatenate": merge.concatenate,
+}
+RULES: dict[str, Callable[[Layer], Node]] = {
+    "LSTM": recurrent.lstm,
+    "GRU": recurrent.gru,
+    "SimpleRNN": recurrent.simple_rnn,
+    "Dense": dense.dense,
+    **ELEMENTWISE,
+    **MERGES,
+    "Masking": stepwise.masking,
+    "Conv1D": convolution.conv1d,
+    "DepthwiseConv1D": convolution.depthwise_conv1d,
+    "SeparableConv1D": convolution.separable_conv1d,
+    "MaxPooling1D": convolution.max_pooling,
+    "AveragePooling1D": convolution.average_pooling,
+    "GlobalAveragePooling1D": pooling.global_average,
+    "GlobalMaxPooling1D": pooling.global_max,
+    "Mean": pooling.mean_over_time,
+    "Max": pooling.max_over_time,
+    "Min": pooling.min_over_time,
+    "Sum": pooling.sum_over_time,
+    "GetItem": pooling.last_step,
+}
+SEVERAL_INPUTS = tuple(MERGES)
+ROW_WISE = ("Dense", *ELEMENTWISE)
+"""What `TimeDistributed` may distribute."""
+PASSES_MASK = ("Dense", *ELEMENTWISE)
+OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    name: ("Activation", {"activation": activation})
+    for name, activation in {
+        "Relu": "relu",
+        "Sigmoid": "sigmoid",
+        "Tanh": "tanh",
+        "Silu": "silu",
+        "Elu": "elu",
+        "Selu": "selu",
+        "Softplus": "softplus",
+        "Softsign": "softsign",
+        "Exp": "exponential",
+        "HardSigmoid": "hard_sigmoid",
+    }.items()
+}
+"""Operators of Keras 3 in a functional model that are activations under another name."""
+REASONS = {
+    "Bidirectional": "the backward half needs the last step first",
+    "MultiHeadAttention": "attention needs the whole window",
+    "Attention": "attention needs the whole window",
+    "AdditiveAttention": "attention needs the whole window",
+    "GroupNormalization": "it normalises over time, so every step depends on later ones",
+    "Lambda": "it holds code, and nothing in a file is executed",
+    "RepeatVector": "a decoder starts after the last step",
+    "Permute": "it exchanges time and features",
+    "UpSampling1D": "it gives more steps than it gets",
+    "Conv1DTranspose": "it gives more steps than it gets",
+    "ZeroPadding1D": "padding is not supported apart from convolutions with padding='causal'",
+    "Cropping1D": "which steps it crops is known only at the end",
+    "Embedding": "samples are features, not numbers of words",
+    "TimeDistributed": "what it distributes does not work on single steps",
+    "RNN": "its cell may be anybody's code",
+    "ConvLSTM1D": "convolutions within recurrent layers are not supported",
+    "ConvLSTM2D": "convolutions within recurrent layers are not supported",
+}
