@@ -36,7 +36,7 @@ def test_several_processes_share_the_partitions_and_one_that_is_killed_is_starte
     one.wait_until(shared)
     one.wait_until(lambda: ask("/readyz")[0] == 200)
     one.send([sample(1, 2)] * 3)
-    one.wait_until(lambda: (one.status() or {}).get("records") == 3)
+    one.wait_processed(3)
     victim = next(
         process
         for process in Path("/proc").iterdir()
