@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from worker import __version__
 from worker.adapters.clock import SystemClock
+from worker.adapters.exit_record import previous_exit
 from worker.adapters.http import HttpServer
 from worker.adapters.kafka_admin import KafkaAdmin
 from worker.adapters.kafka_changelog import KafkaChangelogReader
@@ -91,6 +92,9 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
     input_topic = InputTopic(topic_id, partitions)
     fingerprint = model.program.fingerprint
     metrics = Metrics(version=__version__, model=fingerprint[:8], librdkafka=library_version())
+    before = previous_exit(settings.state.directory)
+    if before is not None:
+        metrics.ended_before(before.reason, before.code, before.at_ms / 1000)
     about = {
         "version": __version__,
         "model": fingerprint[:8],

@@ -82,12 +82,18 @@ class Metrics:
         self.store_corruptions = counter("store_corruptions_total", "Stores set aside because they were damaged.")
         self.store_wipes = counter("store_wipes_total", "Stores rebuilt from nothing, by reason.", "reason")
         self.ready = gauge("ready", "1 when every assigned partition runs.")
+        text = "When the last worker on this state directory ended other than by request."
+        self.previous_exit = gauge("previous_exit_timestamp_seconds", text, "reason", "exit_code")
         self.build = gauge("build_info", "Constant 1; what is running.", "version", "model", "librdkafka")
         self.build.labels(version, model, librdkafka).set(1)
         for stage in STAGES:
             self.stage_seconds.labels(stage)
         for result in ("ok", "aborted", "unknown", "fenced"):
             self.commits.labels(result)
+
+    def ended_before(self, reason: str, exit_code: int, at_seconds: float) -> None:
+        """Why the last worker on this state directory ended."""
+        self.previous_exit.labels(reason, str(exit_code)).set(at_seconds)
 
     def stage(self, name: str, seconds: float) -> None:
         """Time of the loop that went into a stage."""

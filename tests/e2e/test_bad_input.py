@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.harness import sample
 from tests.model_files import FOLDER
+from worker.adapters.http_client import metrics_of_running_worker
 from worker.adapters.state_directory import StateDirectory
 
 GOOD = sample(0.1, 0.2)
@@ -104,6 +105,11 @@ def test_when_most_records_are_unusable_the_worker_stops_before_it_drains_the_to
     assert one.read(one.dead) == []
     one.start()
     assert one.wait() == 5, "the same records are read again: no offset was committed"
+    one.sections["worker"] = {"bad_records_max_share": 1.0}
+    one.start()
+    one.wait_until(lambda: one.status() is not None)
+    metrics = metrics_of_running_worker("127.0.0.1", one.port)
+    assert 'previous_exit_timestamp_seconds{exit_code="5",reason="too_many_bad_records"}' in metrics
 
 
 # ---- settings and files

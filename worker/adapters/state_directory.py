@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from worker.adapters.clock import SystemClock
+from worker.adapters.exit_record import EXIT_FILE
 from worker.errors import ConfigError, StateDirectoryInUse
 from worker.ports import Clock
 
@@ -55,7 +56,7 @@ class StateDirectory:
 
     def store_path(self, topic: str, partition: int) -> Path:
         """Where the store of this input partition lies; not created here."""
-        if topic in (LOCK_FILE, MEMBER_ID_FILE):
+        if topic in (LOCK_FILE, MEMBER_ID_FILE, EXIT_FILE):
             raise ConfigError(f"topic name {topic!r} is the name of a file of the state directory", "rename the topic")
         return self.path / topic / str(partition)
 

@@ -65,12 +65,14 @@ def _options(config: Path | None, flags: list[str], bootstrap_servers: str | Non
 
 def serve(settings: Settings) -> None:
     """Run a worker until SIGTERM or Ctrl-C: finish the batch, commit, close."""
+    from worker.adapters.clock import SystemClock
+    from worker.adapters.exit_record import exit_recorded
     from worker.assembly import assembled
 
     # Until it joins the group there is nothing to commit: a signal ends the start at once, also within a client call.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    with assembled(settings) as worker:
+    with exit_recorded(settings.state.directory, SystemClock()), assembled(settings) as worker:
         # A batch makes thousands of short-lived objects without cycles; with the default threshold of 700 the collector
         # walks everything that was imported several times a batch (a quarter of the time of a poll, measured).
         gc.collect()
