@@ -48,6 +48,8 @@ class Expected:
 class _Sequence:
     first_offset: int
     name: str | None
+    length: int
+    """Of the model that it began with."""
     samples: list[tuple[float, ...]] = field(default_factory=list)
     producer_step: int = 0
     last_time: int = 0
@@ -140,14 +142,14 @@ class Oracle:
                 self._close(record, record.key, "gap")
                 sequence = None
         if sequence is None:
-            sequence = self.open[stream] = _Sequence(record.offset, record.sequence_id)
+            sequence = self.open[stream] = _Sequence(record.offset, record.sequence_id, self.length)
         sequence.samples.append(record.features)
         sequence.last_time = record.event_time
         if record.step is not None:
             sequence.producer_step = record.step
         if skipped and self.on_gap == "taint":
             sequence.tainted = True
-        ended_by = "length" if self.length and len(sequence.samples) >= self.length else None
+        ended_by = "length" if sequence.length and len(sequence.samples) >= sequence.length else None
         if ended_by is None and record.end:
             ended_by = "end_marker"
         self._emit(record, record.key, sequence, ended_by, closing=False)

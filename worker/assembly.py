@@ -23,6 +23,7 @@ from worker.core.codec import OutputEncoder, input_decoder, output_encoder
 from worker.core.commit_policy import CommitPolicy
 from worker.core.publishing import Emission, Emit
 from worker.core.restore import InputTopic
+from worker.core.row_formats import RowFormats
 from worker.core.sequence import OnGap, SequenceRules
 from worker.core.slots import StreamTable, slots_for
 from worker.core.state_row import RowFormat
@@ -36,7 +37,7 @@ from worker.processing import Processor
 from worker.progress_changelog import ProgressChangelog
 from worker.restore_rules import AT_LEAST_ONCE, EXACTLY_ONCE
 from worker.restoring import ChangelogOpener, RestoreFiles
-from worker.serving import ServedModel, check_topics, load_model, refuse_unavailable
+from worker.serving import ServedModel, check_topics, load_models, refuse_unavailable
 from worker.status import StatusBoard
 from worker.takeover import Takeover
 from worker.transactional_commit import TransactionalDelivery
@@ -61,7 +62,8 @@ class _Parts:
     """What both guarantees are built from."""
 
     settings: Settings
-    model: ServedModel
+    models: list[ServedModel]
+    """The served one first, then those whose open sequences are finished."""
     admin: KafkaAdmin
     input_topic: InputTopic
     directory: StateDirectory
@@ -83,7 +85,8 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
     """
     refuse_unavailable(settings)
     clock = SystemClock()
-    model = load_model(settings)
+    models = load_models(settings)
+    model = models[0]
     admin = KafkaAdmin(settings.admin_properties(), timeout=REACH_SECONDS_MAX)
     admin.check_reachable(REACH_SECONDS_MAX)
     partitions = check_topics(admin, settings)
@@ -104,7 +107,7 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
         "guarantee": settings.worker.guarantee,
     }
     status = StatusBoard(clock, about=about, ready_while_restoring=settings.http.ready_while_restoring)
-    row_format = RowFormat(fingerprint, model.program.outputs, model.program.state_size)
+    row_format = _row_format(models)
     slots = slots_for(settings.state.cache_bytes, row_format, settings.worker.batch_records)
     with (
         StateDirectory.open(settings.state.directory, clock) as directory,
@@ -120,7 +123,7 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
         )
         parts = _Parts(
             settings=settings,
-            model=model,
+            models=models,
             admin=admin,
             input_topic=input_topic,
             directory=directory,
@@ -136,15 +139,19 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
         yield _worker(parts)
 
 
+def _row_format(models: Sequence[ServedModel]) -> RowFormat:
+    programs = [model.program for model in models]
+    formats = [RowFormat(each.fingerprint, each.outputs, each.state_size) for each in programs]
+    return formats[0] if len(formats) == 1 else RowFormats(formats)
+
+
 def _worker(parts: _Parts) -> Worker:
-    settings, program = parts.settings, parts.model.program
+    settings = parts.settings
     encoder = output_encoder(
         settings.output.format,
         topic=settings.topics.input,
-        length=parts.model.length or None,
-        model=program.fingerprint[:8],
-        calibration=parts.model.readout.calibration_id,
-        outputs=program.outputs,
+        models=[model.label for model in parts.models],
+        outputs=parts.models[0].program.outputs,
     )
     delivery = _delivery(parts)
     worker = Worker(
@@ -170,7 +177,8 @@ def _worker(parts: _Parts) -> Worker:
 
 
 def _processor(parts: _Parts) -> Processor:
-    settings, program = parts.settings, parts.model.program
+    settings, program = parts.settings, parts.models[0].program
+    lengths = [model.length for model in parts.models]
     return Processor(
         decoder=input_decoder(
             settings.input.format,
@@ -179,11 +187,12 @@ def _processor(parts: _Parts) -> Processor:
             value_bytes_max=settings.input.max_bytes,
             future_ms_max=settings.input.max_future_ms,
         ),
-        stepper=parts.model.stepper,
-        readout=parts.model.readout,
+        models=parts.models,
         table=parts.table,
         ownership=parts.ownership,
-        rules=SequenceRules(parts.model.length, OnGap(settings.sequence.on_gap), settings.sequence.idle_timeout_ms),
+        rules=SequenceRules(
+            lengths[0], OnGap(settings.sequence.on_gap), settings.sequence.idle_timeout_ms, tuple(lengths[1:])
+        ),
         emission=Emission(
             Emit(settings.output.emit),
             settings.output.change_threshold,
@@ -196,7 +205,7 @@ def _processor(parts: _Parts) -> Processor:
 
 def _delivery(parts: _Parts) -> Delivery:
     settings = parts.settings
-    identity = CommitIdentity(parts.model.program.fingerprint[:8], parts.topics.worker, parts.input_topic)
+    identity = CommitIdentity(parts.models[0].program.fingerprint[:8], parts.topics.worker, parts.input_topic)
     if settings.worker.guarantee == "at_least_once":
         return _at_least_once(parts, identity)
     transactional_id = settings.transactional_id(parts.directory.member_id)

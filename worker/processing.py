@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from worker.core.codec import InputDecoder
 from worker.core.idle import IdleIndex
-from worker.core.publishing import Emission, Readout, publish
+from worker.core.publishing import Emission, publish
 from worker.core.routed import Routed
 from worker.core.routing import route
 from worker.core.sequence import SequenceRules
 from worker.core.slots import StreamTable
+from worker.core.stepping import ServedModel, step_routed
 from worker.core.types import (
     DeadLetter,
     DecodedBatch,
@@ -28,7 +29,7 @@ from worker.core.types import (
 )
 from worker.errors import RowCorrupted, StateTorn
 from worker.partitions import Ownership
-from worker.ports import Clock, Stepper
+from worker.ports import Clock
 
 Mark = Callable[[str], None]
 """Called with the name of the stage that just ended."""
@@ -47,14 +48,16 @@ class Processed:
 
 
 class Processor:
-    """Owns no partition and no client: reads and changes the table, the ownership's positions and the stores' rows."""
+    """`models`: the served one first, then those whose open sequences are finished.
+
+    Owns no partition and no client: reads and changes the table, the ownership's positions and the stores' rows.
+    """
 
     def __init__(
         self,
         *,
         decoder: InputDecoder,
-        stepper: Stepper,
-        readout: Readout,
+        models: Sequence[ServedModel],
         table: StreamTable,
         ownership: Ownership,
         rules: SequenceRules,
@@ -62,14 +65,13 @@ class Processor:
         clock: Clock,
     ) -> None:
         self._decoder = decoder
-        self._stepper = stepper
-        self._readout = readout
+        self._models = models
+        self._readouts = [model.readout for model in models]
         self._table = table
         self._ownership = ownership
         self._rules = rules
         self._emission = emission
         self._clock = clock
-        self._states = table.rows["state"]
 
     def process(self, polled: RecordBatch, mark: Mark) -> Processed | None:
         """Advance the streams of a polled batch; None when no record of it was admitted.
@@ -86,8 +88,8 @@ class Processor:
         mark("route")
         everything = len(routed.stepped) == len(batch)
         features = decoded.features if everything else decoded.features[routed.stepped]
-        logits = self._stepper.step_batch(routed.slots, features, self._states, routed.steps)
-        published = publish(batch, routed, logits, self._readout, self._table, self._emission)
+        logits = step_routed(self._models, routed, features, self._table)
+        published = publish(batch, routed, logits, self._readouts, self._table, self._emission)
         mark("step")
         reasons = Counter(routed.row_ended_by[routed.row_ended_by > 0].tolist())
         return Processed(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from worker.adapters.kafka_admin import KafkaAdmin
 from worker.config import Settings
+from worker.core.types import ModelLabel
 from worker.errors import ConfigError, InputChanged
 from worker.model.calibration import calibration_for
 from worker.model.contract import verify
@@ -28,6 +29,39 @@ class ServedModel:
     stepper: Stepper
     readout: Readout
     length: int
+
+    @property
+    def label(self) -> ModelLabel:
+        """What output records say of it."""
+        return ModelLabel(self.program.fingerprint[:8], self.readout.calibration_id, self.length or None)
+
+
+def load_models(settings: Settings) -> list[ServedModel]:
+    """The served model, then those of `model.previous`, whose open sequences it lets them finish.
+
+    Raises ModelNotStreamable, ConfigError.
+    """
+    served = load_model(settings)
+    models = {served.program.fingerprint: served}
+    for path in settings.model.previous:
+        older = load_previous(settings, path)
+        for name, ours, theirs in (
+            ("features", served.program.features, older.program.features),
+            ("outputs", served.program.outputs, older.program.outputs),
+        ):
+            if ours != theirs:
+                raise ConfigError(
+                    f"model.previous: {path} has {theirs} {name}, {settings.model.path} has {ours}",
+                    "end its sequences with model.on_change = 'reset'",
+                )
+        models.setdefault(older.program.fingerprint, older)
+    return list(models.values())
+
+
+def load_previous(settings: Settings, path: str) -> ServedModel:
+    """An older model under the settings of the served one; architecture and calibration lie beside its file."""
+    own = settings.model.model_copy(update={"path": path, "architecture": "", "calibration": ""})
+    return load_model(settings.model_copy(update={"model": own}))
 
 
 def load_model(settings: Settings) -> ServedModel:
@@ -59,7 +93,6 @@ def refuse_unavailable(settings: Settings) -> None:
         "state.standby = 1": (settings.state.standby > 0, "0"),
         "model.engine = 'tensorflow'": (settings.model.engine == "tensorflow", "numpy"),
         "model.mode = 'buffer'": (settings.model.mode == "buffer", "step"),
-        "model.on_change = 'finish'": (settings.model.on_change == "finish", "refuse or reset"),
     }
     for setting, (asked, instead) in unavailable.items():
         if asked:

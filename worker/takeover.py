@@ -20,7 +20,11 @@ log = logging.getLogger(__name__)
 
 
 class Takeover:
-    """Called once for each partition that is about to run."""
+    """Called once for each partition that is about to run.
+
+    With `refuse` a first row of another model stops the worker; with `reset` the sequences of other models are ended;
+    with `finish` they go on where their model is one of the table's, and stop the worker where it is not.
+    """
 
     def __init__(
         self,
@@ -38,39 +42,50 @@ class Takeover:
         self._idle_timeout_ms = idle_timeout_ms
 
     def prepare(self, partition: OwnedPartition) -> None:
-        """Raises StateFromAnotherModel when `on_change` is `refuse` and rows of another model are stored.
+        """Raises StateFromAnotherModel for rows that this worker must not touch.
 
         Raises StoreCorrupted and RowCorrupted before anything is changed: another store may then take its place.
         """
         store = partition.store
         assert store is not None, "a running partition has a store"
         first = next(iter(store.scan()), None)
-        foreign = [] if first is None else self._foreign_rows(partition.index, store, first[1])
+        foreign = [] if first is None else self._foreign_rows(partition.index, store, *first)
         idle = self._idle_index(store) if self._idle_timeout_ms else None
         self._table.add_partition(partition.index, store_is_empty=first is None)
         partition.idle = idle
         if foreign:
             self._end_sequences(partition, foreign)
 
-    def _foreign_rows(self, index: int, store: Store, example: bytes) -> list[tuple[bytes, bytes]]:
-        """All rows of another model where the first row is of one."""
+    def _foreign_rows(self, index: int, store: Store, key: bytes, example: bytes) -> list[tuple[bytes, bytes]]:
+        """The rows whose sequences are to be ended."""
         check_row(example)
-        fingerprint = self._table.row_format.fingerprint
-        if row_fingerprint(example) == fingerprint:
-            return []
+        served = self._table.row_format.models
         if self._on_model_change == "refuse":
-            ours, theirs = fingerprint[:4].hex(), row_fingerprint(example)[:4].hex()
-            raise StateFromAnotherModel(
-                f"partition {index} holds state of model {theirs}, this worker serves model {ours}",
-                "serve the old model, or end its open sequences with --on-model-change reset",
-            )
-        return [(key, row) for key, row in store.scan() if row_fingerprint(row) != fingerprint]
+            # One row is enough, unless a former worker finished sequences; then the others are refused as they come.
+            self._refuse_others(index, [(key, example)])
+            return []
+        others = [(key, row) for key, row in store.scan() if row_fingerprint(row) not in served]
+        if self._on_model_change == "finish":
+            self._refuse_others(index, others[:1])
+        return others
+
+    def _refuse_others(self, index: int, rows: list[tuple[bytes, bytes]]) -> None:
+        served = self._table.row_format.models
+        for _, row in rows:
+            theirs = row_fingerprint(row)
+            if theirs not in served:
+                ours = ", ".join(model[:4].hex() for model in served)
+                raise StateFromAnotherModel(
+                    f"partition {index} holds state of model {theirs[:4].hex()}, this worker serves model {ours}",
+                    "name its file in model.previous with --on-model-change finish, or end its open sequences with "
+                    "--on-model-change reset",
+                )
 
     def _idle_index(self, store: Store) -> IdleIndex:
         idle = IdleIndex(self._idle_timeout_ms)
-        fingerprint = self._table.row_format.fingerprint
+        served = self._table.row_format.models
         for key, row in store.scan():
-            if row_fingerprint(row) == fingerprint:
+            if row_fingerprint(row) in served:
                 idle.watch(key, row_event_time(row))
         return idle
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
+from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.faults.exactly_once import Trial
+from tests.faults.exactly_once import PARTITIONS, Trial
 from tests.model_files import FOLDER
 from tests.oracle import Oracle
+from worker.model.load import load_program
 
 RECORDS = 600
 BEFORE = 300
@@ -59,3 +62,66 @@ def test_sequences_of_the_old_model_are_ended_once_and_the_new_one_begins_anew(k
     record_property(
         "counts", f"{step}: {KILLS} kills, {len(ended)} sequences ended, {expected.total()} outputs checked"
     )
+
+
+def finishing(model: str, previous: str) -> tuple[str, ...]:
+    older = json.dumps([str(FOLDER / previous)])
+    settings = (f"model.path={FOLDER / model}", f"model.previous={older}", "model.on_change=finish")
+    return tuple(argument for setting in settings for argument in ("--set", setting))
+
+
+OLD = finishing("prefix.keras", "other.keras")
+"""What a rolling update ships first: the old model still begins sequences, the new one's can be finished."""
+NEW = finishing("other.keras", "prefix.keras")
+
+
+def until(trial: Trial, outputs: int) -> None:
+    deadline = trial.clock.monotonic() + 120
+    while trial.read() < outputs:
+        assert trial.clock.monotonic() < deadline, f"{trial.read()} of {outputs} outputs"
+
+
+@pytest.mark.parametrize("step", ["stepped", "changelog_sent", "committed"])
+def test_a_rolling_update_finishes_old_sequences_with_the_old_model(kafka, tmp_path, record_property, step):
+    trial = Trial(kafka.bootstrap_servers, tmp_path, 12, 900, interval_ms=30, batch_records=20, streams=40)
+    trial.produce(300)
+    for name in ("w0", "w1"):
+        trial.start(name, *OLD)
+    until(trial, 200)
+    for name, upto in (("w0", 500), ("w1", 700)):
+        assert trial.end(name) == 0
+        trial.start(name, *NEW, "--kill-at", step, "--times", "1", "--count-max", "2")
+        seen = len(trial.during)
+        trial.produce(upto - trial.produced)
+        until(trial, seen + 20)
+    trial.produce()
+    trial.drain(120)
+    assert set(trial.stop().values()) == {0}
+    found = identities(trial)
+    assert found == Counter((r.partition, r.source_offset, r.key, r.closing, r.step) for r in trial.oracle.outputs)
+    trial.check_states()
+    trial.check_offsets()
+    finished = check_models(trial)
+    counts = f"{found.total()} outputs checked, {finished} of the old model since the update began"
+    record_property("counts", f"rolling update, {step}: 2 kills, {counts}")
+
+
+def check_models(trial: Trial) -> int:
+    """One model a sequence, and its numbers; how many outputs of the old model came once the update had begun."""
+    old, new = (load_program(FOLDER / name) for name in ("prefix.keras", "other.keras"))
+    programs: dict[str, Any] = {program.fingerprint[:8]: program for program in (old, new)}
+    expected = {(r.partition, r.source_offset, r.key, r.closing): r for r in trial.oracle.outputs}
+    models: dict[tuple[int, int], set[str]] = defaultdict(set)
+    finished = 0
+    for record in trial.all_outputs():
+        output = json.loads(record.value or b"")
+        row = expected[(record.partition, output["source"]["offset"], record.key, output["closing"])]
+        models[(record.partition, output["first_offset"])].add(output["model"])
+        logit = float(programs[output["model"]].whole(np.array([row.samples]))[0, -1, 0])
+        assert abs(output["probability"] - 1 / (1 + np.exp(-logit))) < 1e-6
+        begun_before_the_update = output["first_offset"] < 300 // PARTITIONS <= output["source"]["offset"]
+        finished += output["model"] == old.fingerprint[:8] and begun_before_the_update
+    assert all(len(each) == 1 for each in models.values()), "a sequence of two models"
+    assert {name for each in models.values() for name in each} == set(programs)
+    assert finished, "says nothing: no sequence was open when the model changed"
+    return finished

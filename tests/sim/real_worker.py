@@ -66,6 +66,8 @@ class KindDecoder:
 class DigestStepper:
     """state[0] is the digest that `tests.sim.owned.step` computes; exact, since it is below 2^24."""
 
+    features, state_size, outputs = 2, 1, 1
+
     def step_batch(self, slots: Any, features: Any, states: Any, steps: Any) -> Any:
         logits = np.empty((len(slots), 1), np.float32)
         for i, slot in enumerate(slots.tolist()):
@@ -78,6 +80,11 @@ class DigestStepper:
 class LogitReadout:
     def publish(self, logits: Any, steps: Any) -> Any:
         return logits, steps > 0
+
+
+class DigestModel:
+    stepper: Any = DigestStepper()
+    readout: Any = LogitReadout()
 
 
 class OutputAsIs:
@@ -219,8 +226,7 @@ class RealWorker:
             consumer=consumer,
             processor=Processor(
                 decoder=KindDecoder(),
-                stepper=DigestStepper(),  # type: ignore[arg-type]
-                readout=LogitReadout(),
+                models=[DigestModel()],
                 table=table,
                 ownership=ownership,
                 rules=SequenceRules(),

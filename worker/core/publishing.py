@@ -6,6 +6,7 @@ its numbers, and `output.emit` leaves rows out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -32,6 +33,20 @@ class Readout(Protocol):
 
     def publish(self, logits: Float32Array, steps: Int32Array) -> tuple[Float32Array, BoolArray]:
         """logits (N, K) and steps (N,) → probabilities (N, K), NaN where there is none, and exact (N,)."""
+
+
+def numbers(
+    readouts: Sequence[Readout], models: UInt8Array | None, logits: Float32Array, steps: Int32Array
+) -> tuple[Float32Array, BoolArray]:
+    """`Readout.publish` of each row by its own model; `models` None: all are of the first."""
+    if models is None:
+        return readouts[0].publish(logits, steps)
+    probabilities, exact = np.empty_like(logits), np.empty(len(steps), np.bool_)
+    for number, readout in enumerate(readouts):
+        mine = np.flatnonzero(models == number)
+        if len(mine):
+            probabilities[mine], exact[mine] = readout.publish(logits[mine], steps[mine])
+    return probabilities, exact
 
 
 class Emit(Enum):
@@ -63,9 +78,14 @@ class Published:
 
 
 def publish(
-    batch: RecordBatch, routed: Routed, logits: Float32Array, readout: Readout, table: StreamTable, emission: Emission
+    batch: RecordBatch,
+    routed: Routed,
+    logits: Float32Array,
+    readouts: Sequence[Readout],
+    table: StreamTable,
+    emission: Emission,
 ) -> Published:
-    """Output rows of a routed batch.
+    """Output rows of a routed batch; `readouts` of the served model and of those whose sequences are finished.
 
     logits (n, K) of `routed.stepped`; the table's last published numbers are brought up to date.
     """
@@ -73,10 +93,10 @@ def publish(
     bad: BoolArray = np.logical_not(np.isfinite(logits).all(axis=1))
     if bad.any() or bool((row_flags & Flag.NOT_FINITE).any()):
         row_flags = _without_numbers(routed, logits, bad, table)
-    probabilities, exact = readout.publish(logits, routed.steps)
+    probabilities, exact = numbers(readouts, routed.models, logits, routed.steps)
     row_logits, row_probabilities, row_exact = logits, probabilities, exact
     if len(routed.row_samples) != len(routed.stepped) or bool((routed.row_samples == CARRIED).any()):
-        row_logits, row_probabilities, row_exact = _row_numbers(routed, logits, probabilities, exact, readout, table)
+        row_logits, row_probabilities, row_exact = _row_numbers(routed, logits, probabilities, exact, readouts, table)
     table.rows["logits"][routed.slots] = logits
     table.rows["probabilities"][routed.slots] = probabilities
 
@@ -103,6 +123,7 @@ def publish(
         ended_by=routed.row_ended_by,
         sequence_ids=routed.row_sequence_ids,
         headers=_copied_headers(batch, records, emission.copy_headers),
+        models=routed.row_models,
     )
     if emission.emit is not Emit.ALL:
         predictions = _selected(predictions, _emitted_rows(predictions, routed.row_slots, table, emission))
@@ -121,7 +142,7 @@ def _row_numbers(
     logits: Float32Array,
     probabilities: Float32Array,
     exact: BoolArray,
-    readout: Readout,
+    readouts: Sequence[Readout],
     table: StreamTable,
 ) -> tuple[Float32Array, Float32Array, BoolArray]:
     """The numbers of rows that are not one to one with the samples: closing records repeat the last sample's."""
@@ -139,7 +160,8 @@ def _row_numbers(
         slots = routed.row_slots[carried]
         row_logits[carried] = table.rows["logits"][slots]
         row_probabilities[carried] = table.rows["probabilities"][slots]
-        row_exact[carried] = readout.publish(row_logits[carried], routed.row_steps[carried])[1]
+        models = None if routed.row_models is None else routed.row_models[carried]
+        row_exact[carried] = numbers(readouts, models, row_logits[carried], routed.row_steps[carried])[1]
     return row_logits, row_probabilities, row_exact
 
 
@@ -226,4 +248,5 @@ def _selected(predictions: PredictionBatch, rows: Int64Array) -> PredictionBatch
         ended_by=predictions.ended_by[rows],
         sequence_ids=None if ids is None else [ids[i] for i in wanted],
         headers=None if predictions.headers is None else [predictions.headers[i] for i in wanted],
+        models=None if predictions.models is None else predictions.models[rows],
     )

@@ -36,6 +36,10 @@ class Routed:
     row_sequence_ids: list[bytes] | None
     rejected_gaps: list[int]
     """Record numbers that `on_gap = reject` sends to the dead letters."""
+    models: UInt8Array | None = None
+    """(n,) the model that steps each sample, None where all are the served one's."""
+    row_models: UInt8Array | None = None
+    """(M,) the model whose numbers the row shows."""
     counts: Counter[str] = field(default_factory=Counter)
     """duplicates, gaps, boundaries_without_sequence, started."""
 
@@ -70,5 +74,12 @@ def merged(columns: Routed, rest: Routed) -> Routed:
         row_ended_by=np.concatenate([columns.row_ended_by, rest.row_ended_by])[order],
         row_sequence_ids=ids,
         rejected_gaps=rest.rejected_gaps,
+        models=_together(rest.models, len(columns.stepped), sample_order),
+        row_models=_together(rest.row_models, len(columns.row_records), order),
         counts=columns.counts + rest.counts,
     )
+
+
+def _together(rest: UInt8Array | None, before: int, order: Int64Array) -> UInt8Array | None:
+    """Columns are always of the served model."""
+    return None if rest is None else np.concatenate([np.zeros(before, np.uint8), rest])[order]

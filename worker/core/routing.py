@@ -1,8 +1,8 @@
 """The sequence rules applied to a batch: what is stepped, what is published, what is only counted.
 
-Samples of streams without controls (no `step`, `end`, `sequence_id`, no idle timeout) are routed as columns: the k-th
-sample of a stream in the batch is its next step but k, modulo the sequence length. All others go through
-`sequence.advance` one by one. Both give the same answer where both apply; a property test holds them together.
+Samples of streams without controls (no `step`, `end`, `sequence_id`, no idle timeout, no older model) are routed as
+columns: the k-th sample of a stream in the batch is its next step but k, modulo the sequence length. All others go
+through `sequence.advance` one by one. Both give the same answer where both apply; a property test holds them together.
 """
 
 from __future__ import annotations
@@ -65,6 +65,9 @@ def _controlled_records(
         special |= np.fromiter((given is not None for given in decoded.sequence_ids), np.bool_, len(slots))
     if rules.length:
         special |= table.rows["step"][np.maximum(slots, 0)] >= rules.length
+    if len(table.row_format.models) > 1:
+        rows = table.rows[np.maximum(slots, 0)]
+        special |= (table.row_format.model_of(rows) > 0) & (slots >= 0)
     if not special.any():
         return special
     streams = np.zeros(table.slots_max + 1, np.bool_)

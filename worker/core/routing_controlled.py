@@ -23,7 +23,9 @@ class _Rows:
     stepped: list[int] = field(default_factory=list)
     slots: list[int] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
+    models: list[int] = field(default_factory=list)
     rows: list[tuple[int, int, int, int, int, int, bool, int]] = field(default_factory=list)
+    row_models: list[int] = field(default_factory=list)
     sequence_ids: list[bytes] = field(default_factory=list)
 
     def add(
@@ -32,6 +34,7 @@ class _Rows:
         flags = (Flag.TAINTED if sequence.tainted else 0) | (Flag.NOT_FINITE if sequence.not_finite else 0)
         row = (record, sample, slot, sequence.step, sequence.first_offset, int(flags), closing, int(ended_by))
         self.rows.append(row)
+        self.row_models.append(sequence.model)
         self.sequence_ids.append(sequence.sequence_id)
 
 
@@ -50,6 +53,8 @@ class ControlledRouter:
     ) -> None:
         self._batch, self._decoded, self._slots = batch, decoded, slots
         self._table, self._rules, self._watermarks, self._idle = table, rules, watermarks, idle
+        self._format = table.row_format
+        self._several = len(self._format.models) > 1
         self._sequences: dict[int, OpenSequence] = {}
         self._last_samples: dict[int, int] = {}
         self._out = _Rows()
@@ -107,6 +112,7 @@ class ControlledRouter:
                 sequence_id=self._table.sequence_ids.get(slot, b""),
                 tainted=bool(flags & Flag.TAINTED),
                 not_finite=bool(flags & Flag.NOT_FINITE),
+                model=int(self._format.model_of(self._table.rows[[slot]])[0]) if self._several else 0,
             )
             self._last_samples[slot] = CARRIED
         return sequence
@@ -128,6 +134,7 @@ class ControlledRouter:
         self._out.stepped.append(record)
         self._out.slots.append(slot)
         self._out.steps.append(sequence.step)
+        self._out.models.append(sequence.model)
         self._out.add(record, sample, slot, sequence, verdict.ended_by, closing=False)
         if verdict.ended_by:
             close(sequence)
@@ -170,6 +177,8 @@ class ControlledRouter:
             row["step"], row["producer_step"] = sequence.step, sequence.producer_step
             row["first_offset"], row["last_offset"] = sequence.first_offset, sequence.last_offset
             row["event_time"], row["flags"] = sequence.event_time, kept | int(sticky)
+            if self._several:
+                row["model"] = np.void(self._format.models[sequence.model])
             if sequence.is_open and sequence.sequence_id:
                 self._table.sequence_ids[slot] = sequence.sequence_id
             else:
@@ -191,5 +200,7 @@ class ControlledRouter:
             row_ended_by=columns[7].astype(np.uint8),
             row_sequence_ids=self._out.sequence_ids if any(self._out.sequence_ids) else None,
             rejected_gaps=self._rejected_gaps,
+            models=np.array(self._out.models, np.uint8) if any(self._out.models) else None,
+            row_models=np.array(self._out.row_models, np.uint8) if any(self._out.row_models) else None,
             counts=self._counts,
         )

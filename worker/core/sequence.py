@@ -29,6 +29,11 @@ class SequenceRules:
     length: int = 0
     on_gap: OnGap = OnGap.TAINT
     idle_timeout_ms: int = 0
+    older_lengths: tuple[int, ...] = ()
+    """`length` of the models 1, 2, … whose open sequences are finished; model 0 is the one that begins sequences."""
+
+    def length_of(self, model: int) -> int:
+        return self.older_lengths[model - 1] if model else self.length
 
 
 @dataclass(slots=True)
@@ -43,6 +48,8 @@ class OpenSequence:
     sequence_id: bytes = b""
     tainted: bool = False
     not_finite: bool = False
+    model: int = 0
+    """Of those of `SequenceRules`; a sequence ends with the model that it began with."""
 
     @property
     def is_open(self) -> bool:
@@ -112,6 +119,7 @@ def close(sequence: OpenSequence) -> None:
     sequence.sequence_id = b""
     sequence.tainted = False
     sequence.not_finite = False
+    sequence.model = 0
 
 
 def _boundary(sequence: OpenSequence, record: SequenceRecord) -> Verdict:
@@ -161,6 +169,7 @@ def _apply(sequence: OpenSequence, record: SequenceRecord) -> None:
 
 
 def _ended_by(sequence: OpenSequence, record: SequenceRecord, rules: SequenceRules) -> EndedBy:
-    if rules.length and sequence.step >= rules.length:
+    length = rules.length_of(sequence.model)
+    if length and sequence.step >= length:
         return EndedBy.LENGTH
     return EndedBy.END_MARKER if record.end else EndedBy.NONE

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from worker.core.types import Float32Array
+from worker.core.types import Float32Array, UInt8Array
 from worker.errors import RowCorrupted, StateFromAnotherModel
 
 MAGIC = b"LS"
@@ -63,6 +63,8 @@ class RowFormat:
         self.fingerprint = bytes.fromhex(fingerprint)[:FINGERPRINT_BYTES]
         self.outputs = outputs
         self.state_size = state_size
+        self.models: tuple[bytes, ...] = (self.fingerprint,)
+        """Of the rows that can be read: the served model first."""
         self.dtype = row_dtype(outputs, state_size)
         self.row_bytes = self.dtype.itemsize
         self._packed_dtype = np.dtype([("row", f"V{self.row_bytes}"), ("crc", "<u4")])
@@ -76,6 +78,10 @@ class RowFormat:
             blank[numbers] = np.nan
         self.blank = blank
         """One row without a sequence: the start of every new stream."""
+
+    def model_of(self, rows: Rows) -> UInt8Array:
+        """The place in `models` of each row's model."""
+        return np.zeros(len(rows), np.uint8)
 
     def pack(self, rows: Rows, sequence_ids: Sequence[bytes] | None = None) -> list[bytes]:
         """Rows at rest, in order. `sequence_ids` gives row i's id, b"" for none; None when no row has one."""

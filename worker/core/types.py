@@ -118,9 +118,22 @@ class PredictionBatch:
     """The given id of each row, b"" where none was given; None when no row has one."""
     headers: list[Headers | None] | None = None
     """Headers copied from the record that caused each row; None when no row has any."""
+    models: UInt8Array | None = None
+    """The model of each row's numbers, 0 for the served one; None when all are of that."""
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+@dataclass(slots=True, frozen=True)
+class ModelLabel:
+    """What an output record says of the model that made it."""
+
+    model: str
+    """First 8 hex digits of its fingerprint."""
+    calibration: str | None = None
+    length: int | None = None
+    """Samples in a complete sequence."""
 
 
 @dataclass(slots=True, frozen=True)

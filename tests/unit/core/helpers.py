@@ -14,30 +14,34 @@ from worker.core.routing import route
 from worker.core.sequence import OnGap, SequenceRules
 from worker.core.slots import StreamTable
 from worker.core.state_row import RowFormat
+from worker.core.stepping import step_routed
 from worker.core.types import DecodedBatch, EndedBy, Kind, RecordBatch, Rejection
 
 FINGERPRINT = "ab" * 32
 
 
-def toy_logit(samples: list[float]) -> float:
+def toy_logit(samples: list[float], factor: int = 3) -> float:
     """Depends on every sample and on their order; exact in float32 for small integers."""
     value = 0.0
     for sample in samples:
-        value = (value * 3 + sample) % 65521
+        value = (value * factor + sample) % 65521
     return value
 
 
 class ToyStepper:
-    """state[0] is `toy_logit` of the samples so far."""
+    """state[0] is `toy_logit` of the samples so far, state[-1] the step."""
 
-    features, state_size, outputs = 1, 2, 1
+    features, outputs = 1, 1
+
+    def __init__(self, factor: int = 3, state_size: int = 2) -> None:
+        self.factor, self.state_size = factor, state_size
 
     def step_batch(self, slots, features, states, steps):
         logits = np.empty((len(slots), 1), np.float32)
         for i, slot in enumerate(slots.tolist()):
             before = 0.0 if steps[i] == 1 else float(states[slot, 0])
-            states[slot, 0] = (before * 3 + float(features[i, 0])) % 65521
-            states[slot, 1] = steps[i]
+            states[slot, 0] = (before * self.factor + float(features[i, 0])) % 65521
+            states[slot, self.state_size - 1] = steps[i]
             logits[i, 0] = states[slot, 0]
         return logits
 
@@ -50,15 +54,23 @@ class ToyReadout:
 
 
 @dataclass
+class ToyModel:
+    stepper: ToyStepper = field(default_factory=ToyStepper)
+    readout: ToyReadout = field(default_factory=ToyReadout)
+
+
+@dataclass
 class Core:
     """The pure way of a batch, as worker/processing.py does it."""
 
     rules: SequenceRules
     slots_max: int = 64
     emission: Emission = field(default_factory=Emission)
+    row_format: RowFormat = field(default_factory=lambda: RowFormat(FINGERPRINT, 1, 2))
+    models: list[ToyModel] = field(default_factory=lambda: [ToyModel()])
 
     def __post_init__(self) -> None:
-        self.table = StreamTable(RowFormat(FINGERPRINT, 1, 2), self.slots_max)
+        self.table = StreamTable(self.row_format, self.slots_max)
         self.watermarks: dict[int, int] = {}
         self.idle: dict[int, IdleIndex] | None = {} if self.rules.idle_timeout_ms else None
         self.disk: dict[tuple[int, bytes], bytes] = {}
@@ -87,9 +99,9 @@ class Core:
                     owner = np.full(len(keys), partition, np.int32)
                     self.table.touch(self.table.resolve(owner, keys, self.read_rows))
         routed = route(batch, decoded, slots, self.table, self.rules, self.watermarks, self.idle)
-        features = decoded.features[routed.stepped]
-        logits = ToyStepper().step_batch(routed.slots, features, self.table.rows["state"], routed.steps)
-        return routed, publish(batch, routed, logits, ToyReadout(), self.table, self.emission)
+        logits = step_routed(self.models, routed, decoded.features[routed.stepped], self.table)
+        readouts = [model.readout for model in self.models]
+        return routed, publish(batch, routed, logits, readouts, self.table, self.emission)
 
     def commit(self) -> None:
         for partition, rows in self.table.changes().items():

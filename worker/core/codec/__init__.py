@@ -7,7 +7,7 @@ from typing import Protocol
 
 from worker.core.codec.binary_format import BinaryDecoder, BinaryEncoder
 from worker.core.codec.json_format import JsonDecoder, JsonEncoder
-from worker.core.types import DecodedBatch, PredictionBatch, RecordBatch
+from worker.core.types import DecodedBatch, ModelLabel, PredictionBatch, RecordBatch
 
 
 class InputDecoder(Protocol):
@@ -39,12 +39,10 @@ def input_decoder(
     raise ValueError(f"no input format {record_format!r}")
 
 
-def output_encoder(
-    record_format: str, *, topic: str, length: int | None, model: str, calibration: str | None, outputs: int
-) -> OutputEncoder:
-    """`topic`: the input's; `length`: samples in a complete sequence; `model`, `calibration`: 8 hex digits."""
+def output_encoder(record_format: str, *, topic: str, models: Sequence[ModelLabel], outputs: int) -> OutputEncoder:
+    """`topic`: the input's; `models`: as `PredictionBatch.models` counts them, the served one first."""
     if record_format == "json":
-        return JsonEncoder(topic, length, model, calibration, outputs)
+        return JsonEncoder(topic, models, outputs)
     if record_format == "binary":
         return BinaryEncoder(outputs)
     raise ValueError(f"no output format {record_format!r}")

@@ -24,6 +24,7 @@ from worker.core.types import (
     EndedBy,
     Float32Array,
     Kind,
+    ModelLabel,
     PredictionBatch,
     RecordBatch,
     Rejection,
@@ -198,14 +199,19 @@ def _float32(numbers: Sequence[float]) -> Float32Array:
 class JsonEncoder:
     """Each column is written by one call and cut at its commas; a row is these pieces and constant ones, joined."""
 
-    def __init__(self, topic: str, length: int | None, model: str, calibration: str | None, outputs: int) -> None:
+    def __init__(self, topic: str, models: Sequence[ModelLabel], outputs: int) -> None:
         self._outputs = outputs
         probability, logit = ("probability", "logit") if outputs == 1 else ("probabilities", "logits")
-        self._probability_name = b',"length":%b,"%b":' % (orjson.dumps(length), probability.encode())
+        self._probability_names = [
+            b',"length":%b,"%b":' % (orjson.dumps(label.length), probability.encode()) for label in models
+        ]
         self._logit_name = b',"%b":' % logit.encode()
         self._flags = [_flag_fields(flags) for flags in range(256)]
         self._source = b',"source":{"topic":%b,"partition":' % orjson.dumps(topic)
-        self._tail = b'},"model":%b,"calibration":%b}' % (orjson.dumps(model), orjson.dumps(calibration))
+        self._tails = [
+            b'},"model":%b,"calibration":%b}' % (orjson.dumps(label.model), orjson.dumps(label.calibration))
+            for label in models
+        ]
 
     def encode(self, predictions: PredictionBatch) -> list[bytes]:
         """See OutputEncoder."""
@@ -216,7 +222,7 @@ class JsonEncoder:
             *_sequences(partitions, first_offsets, predictions.sequence_ids),
             repeat(b'","step":'),
             _numbers(predictions.steps),
-            repeat(self._probability_name),
+            _of_each_model(self._probability_names, predictions.models),
             self._outputs_of(predictions.probabilities),
             repeat(self._logit_name),
             self._outputs_of(predictions.logits),
@@ -226,7 +232,7 @@ class JsonEncoder:
             first_offsets,
             map(sources.__getitem__, partitions),
             _numbers(predictions.source_offsets),
-            repeat(self._tail),
+            _of_each_model(self._tails, predictions.models),
         )
         return list(map(b"".join, pieces))
 
@@ -237,6 +243,10 @@ class JsonEncoder:
         text = orjson.dumps(np.ascontiguousarray(values), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
         nothing = b"[%b]" % b",".join([b"null"] * self._outputs)
         return text.replace(b"],[", b"] [").replace(nothing, b"null").split(b" ") if text else []
+
+
+def _of_each_model(pieces: list[bytes], models: UInt8Array | None) -> Iterable[bytes]:
+    return repeat(pieces[0]) if models is None else map(pieces.__getitem__, models.tolist())
 
 
 def _numbers(column: npt.NDArray[Any]) -> list[bytes]:

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from worker.core.codec import InputDecoder, OutputEncoder, input_decoder, output_encoder
-from worker.core.types import DecodedBatch, EndedBy, Headers, Kind, PredictionBatch, RecordBatch
+from worker.core.types import DecodedBatch, EndedBy, Headers, Kind, ModelLabel, PredictionBatch, RecordBatch
 
 FIXTURES = Path(__file__).parents[3] / "fixtures" / "records"
 NOW_MS = 1_732_000_000_000
@@ -108,7 +108,9 @@ def rows(decoded: DecodedBatch, count: int) -> list[Row]:
 
 
 def encoder(record_format: str, **changed) -> OutputEncoder:
-    settings = {"topic": "samples", "length": 7, "model": "5f0c9a1e", "calibration": "a41b77c2", "outputs": 1}
+    label = {"model": "5f0c9a1e", "calibration": "a41b77c2", "length": 7}
+    label |= {name: changed.pop(name) for name in label if name in changed}
+    settings = {"topic": "samples", "models": [ModelLabel(**label)], "outputs": 1}
     return output_encoder(record_format, **{**settings, **changed})
 
 
