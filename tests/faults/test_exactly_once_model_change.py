@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import Counter, defaultdict
 from typing import Any
 
@@ -96,7 +97,8 @@ def test_a_rolling_update_finishes_old_sequences_with_the_old_model(kafka, tmp_p
         until(trial, seen + 20)
     trial.produce()
     trial.drain(120)
-    assert set(trial.stop().values()) == {0}
+    # One that was killed late may be asked to leave before it has joined again.
+    assert set(trial.stop().values()) <= {0, -signal.SIGTERM}
     found = identities(trial)
     assert found == Counter((r.partition, r.source_offset, r.key, r.closing, r.step) for r in trial.oracle.outputs)
     trial.check_states()
