@@ -88,6 +88,11 @@ def test_a_rolling_update_finishes_old_sequences_with_the_old_model(kafka, tmp_p
     for name in ("w0", "w1"):
         trial.start(name, *OLD)
     until(trial, 200)
+    deadline = trial.clock.monotonic() + 120
+    while not all(worker.last_step for worker in trial.workers.values()):
+        trial.produce(1)
+        trial.read(0.1)
+        assert trial.clock.monotonic() < deadline, "one has not joined"
     for name in ("w0", "w1"):
         assert trial.end(name) == 0
         worker = trial.start(name, *NEW, "--kill-at", step, "--times", "1", "--count-max", "1")
