@@ -68,7 +68,9 @@ def load_model(settings: Settings) -> ServedModel:
     """Read, compile and verify the model; decide how long a sequence is. Raises ModelNotStreamable, ConfigError."""
     path = Path(settings.model.path)
     architecture = Path(settings.model.architecture) if settings.model.architecture else None
-    program = load_program(path, timesteps=settings.sequence.length or None, architecture=architecture)
+    program = load_program(
+        path, timesteps=settings.sequence.length or None, architecture=architecture, mode=settings.model.mode
+    )
     stepper = stepper_for(program, settings.model.engine)
     verify(program, stepper)
     length = settings.sequence.length or program.timesteps or 0
@@ -92,7 +94,6 @@ def refuse_unavailable(settings: Settings) -> None:
     unavailable = {
         "state.standby = 1": (settings.state.standby > 0, "0"),
         "model.engine = 'tensorflow'": (settings.model.engine == "tensorflow", "numpy"),
-        "model.mode = 'buffer'": (settings.model.mode == "buffer", "step"),
     }
     for setting, (asked, instead) in unavailable.items():
         if asked:

@@ -31,6 +31,9 @@ from worker.core.types import (
 class Readout(Protocol):
     """Turns logits into the numbers to publish."""
 
+    computed_from: int
+    """The first step whose logits say anything; before it they are null."""
+
     def publish(self, logits: Float32Array, steps: Int32Array) -> tuple[Float32Array, BoolArray]:
         """logits (N, K) and steps (N,) → probabilities (N, K), NaN where there is none, and exact (N,)."""
 
@@ -47,6 +50,17 @@ def numbers(
         if len(mine):
             probabilities[mine], exact[mine] = readout.publish(logits[mine], steps[mine])
     return probabilities, exact
+
+
+def _said(
+    readouts: Sequence[Readout], models: UInt8Array | None, logits: Float32Array, steps: Int32Array
+) -> Float32Array:
+    """The logits, NaN where nothing has been computed yet."""
+    begins = np.array([readout.computed_from for readout in readouts], np.int32)
+    if bool((begins == 1).all()):
+        return logits
+    early = steps < (begins[0] if models is None else begins[models])
+    return np.where(early[:, None], np.float32(np.nan), logits)
 
 
 class Emit(Enum):
@@ -94,6 +108,7 @@ def publish(
     if bad.any() or bool((row_flags & Flag.NOT_FINITE).any()):
         row_flags = _without_numbers(routed, logits, bad, table)
     probabilities, exact = numbers(readouts, routed.models, logits, routed.steps)
+    logits = _said(readouts, routed.models, logits, routed.steps)
     row_logits, row_probabilities, row_exact = logits, probabilities, exact
     if len(routed.row_samples) != len(routed.stepped) or bool((routed.row_samples == CARRIED).any()):
         row_logits, row_probabilities, row_exact = _row_numbers(routed, logits, probabilities, exact, readouts, table)

@@ -68,6 +68,10 @@ class Program(Protocol):
         """The first step at which a `prefix` program's output is exact."""
 
     @property
+    def computed_from(self) -> int:
+        """The first step whose logits say anything."""
+
+    @property
     def exactness(self) -> str:
         """`prefix`: the model's output is defined at every step; `end`: only at step T."""
 

@@ -36,6 +36,7 @@ from worker.model.schedule import Schedule
 
 STATE_FLOATS_MAX = 1 << 20
 """Of one stream: 4 MiB."""
+BUFFER = "train it without this layer, or keep the samples and run all of it by model.mode = 'buffer' (--mode buffer)"
 HEADS = ("sigmoid", "softmax")
 
 
@@ -91,6 +92,7 @@ class _Compiler:
             wiring=self._wiring,
             output_values=[output.number for output in outputs],
             exact_from=max(output.exact_from for output in outputs),
+            computed_from=1 if any(output.kind == "end" for output in outputs) else None,
             mask_value=self._mask_value,
         )
         if program.state_size > STATE_FLOATS_MAX:
@@ -108,7 +110,7 @@ class _Compiler:
             return self._flattened(layer, inputs[0])
         rule = RULES.get(layer.class_name)
         if rule is None:
-            way_out = f"layers that can be stepped: {', '.join(sorted([*FLATTENING, *RULES]))}"
+            way_out = BUFFER if layer.class_name in REASONS else "the layers that can be stepped are in docs/models.md"
             raise layer.refused(REASONS.get(layer.class_name, "this class of layer is not known"), way_out)
         if len(inputs) != 1 and layer.class_name not in SEVERAL_INPUTS:
             raise layer.refused(f"it is called with {len(inputs)} values", "call it with one")

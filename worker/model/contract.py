@@ -34,7 +34,8 @@ def verify(program: StepProgram, stepper: Stepper | None = None, seed: int = 1) 
     """Step random sequences with rows at different steps and a NaN row among them. Raises ModelNotStreamable."""
     engine = stepper or NumpyStepper(program)
     steps = program.timesteps or STEPS_WITHOUT_LENGTH + program.exact_from - 1
-    steps = min(steps, max(STEPS_MAX, program.exact_from))
+    begins = max(program.exact_from, program.computed_from)
+    steps = min(steps, max(STEPS_MAX, begins))
     generator = np.random.default_rng(seed)
     samples = generator.standard_normal((SEQUENCES, steps, program.features)).astype(np.float32)
     if program.mask_value is not None:
@@ -46,7 +47,7 @@ def verify(program: StepProgram, stepper: Stepper | None = None, seed: int = 1) 
     got = _stepped(engine, samples)
     with np.errstate(all="ignore"):
         # Before that step nothing is promised: the first window is not full yet.
-        begun = slice(program.exact_from - 1, None)
+        begun = slice(begins - 1, None)
         wanted = program.outputs_of(expected[:, begun].reshape(-1, program.outputs).astype(np.float64))
         outputs = program.outputs_of(got[:, begun].reshape(-1, program.outputs))
     difference = float(np.abs(outputs - wanted).max()) if outputs.size else 0.0

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from worker.errors import ModelNotStreamable
+from worker.model.buffered import load_buffered
 from worker.model.compile import compile_model
 from worker.model.files.reading import open_model_file
 from worker.model.program import StepProgram
 
 
-def load_program(path: str | Path, *, timesteps: int | None = None, architecture: Path | None = None) -> StepProgram:
+def load_program(
+    path: str | Path, *, timesteps: int | None = None, architecture: Path | None = None, mode: str = "step"
+) -> StepProgram:
     """Read and compile a trained file; `timesteps` where the file does not fix them, `architecture` where it lacks one.
 
-    Raises ModelNotStreamable with one line: file or layer, reason, way out.
+    `mode`: step | buffer. Raises ModelNotStreamable with one line: file or layer, reason, way out.
     """
+    if mode == "buffer":
+        if architecture is not None:
+            raise ModelNotStreamable(
+                "buffer mode needs a whole model, not weights", "save it with model.save('model.keras')"
+            )
+        return load_buffered(Path(path), timesteps)
     with open_model_file(Path(path), architecture) as file:
         return compile_model(file, timesteps)

@@ -88,11 +88,13 @@ class StepProgram:
         wiring: Sequence[Wiring] = (),
         output_values: Sequence[int] = (),
         exact_from: int = 1,
+        computed_from: int | None = None,
         mask_value: float | None = None,
     ) -> None:
         """Without `wiring` the nodes are a chain; `output_values` are the values whose columns are the logits.
 
-        `exact_from`: the first step at which there is anything to be exact. `mask_value`: what a sample consists of
+        `exact_from`: the first step at which there is anything to be exact. `computed_from`: the first one whose logits
+        say anything; by default the same. `mask_value`: what a sample consists of
         that a `Masking` layer leaves out.
         """
         self.name = name
@@ -102,6 +104,7 @@ class StepProgram:
         self.activation = activation
         self.exactness = exactness
         self.exact_from = exact_from
+        self.computed_from = exact_from if computed_from is None else computed_from
         self.fingerprint = fingerprint
         self.mask_value = mask_value
         self._wiring = tuple(wiring) or tuple(Wiring((number,)) for number in range(len(nodes)))

@@ -36,6 +36,8 @@ class Readout:
         self._program = program
         self._calibration = calibration
         self._table = None if calibration is None or calibration.timesteps == 1 else calibration.table()
+        self.computed_from = program.computed_from
+        """The first step whose logits say anything."""
         self.calibration_id: str | None = None if calibration is None else calibration.id
 
     def publish(self, logits: Float32Array, steps: Int32Array) -> tuple[Float32Array, BoolArray]:
@@ -70,6 +72,8 @@ class Readout:
         if program.exactness == "prefix":
             begins = f"from step {program.exact_from} on, null before" if program.exact_from > 1 else "at every step"
             return f"probability is the model's own number {begins}"
+        if program.computed_from == program.timesteps:
+            return f"probability is null before step {program.timesteps}: the model runs on the whole sequence only"
         if self._calibration is None:
             return (
                 f"probability is null before step {program.timesteps}: the model has no calibration, "

@@ -18,6 +18,7 @@ class SummingProgram:
     activation: str = "sigmoid"
     exactness: str = "end"
     exact_from: int = 1
+    computed_from: int = 1
     is_probability: bool = True
     fingerprint: str = "a" * 64
 

@@ -32,7 +32,9 @@ class Layer:
     waits: bool = False
     """Whether there are steps without a new value."""
 
-    def refused(self, reason: str, way_out: str = "train the model again without this layer") -> ModelNotStreamable:
+    def refused(
+        self, reason: str, way_out: str = "train it without this layer, or see model.mode = 'buffer'"
+    ) -> ModelNotStreamable:
         """The error that names this layer."""
         return ModelNotStreamable(f"layer {self.name!r} ({self.class_name}) cannot be stepped: {reason}", way_out)
 

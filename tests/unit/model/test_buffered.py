@@ -1,0 +1,131 @@
+"""Buffer mode: what cannot be stepped is run on the kept samples, and says nothing before it can."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.core.types import Float32Array
+from worker.errors import ModelNotStreamable
+from worker.model.buffered import buffered_program, load_buffered
+from worker.model.contract import verify
+from worker.model.load import load_program
+from worker.model.numpy_stepper import NumpyStepper
+from worker.model.readout import Readout
+
+T, F = 5, 2
+
+
+def backwards(samples: Float32Array) -> Float32Array:
+    """Depends on the order, the last sample weighing most: nothing that a step could carry on."""
+    weights = np.arange(1, samples.shape[1] + 1, dtype=np.float32) / samples.shape[1]
+    return np.stack([samples[:, :, 0] @ weights, (samples[:, ::-1, 1] * weights).sum(axis=1)], axis=1)
+
+
+def program(every_prefix: bool):
+    return buffered_program(
+        name="backwards",
+        features=F,
+        timesteps=T,
+        every_prefix=every_prefix,
+        outputs=2,
+        activation="sigmoid",
+        fingerprint="ab" * 32,
+        evaluate=backwards,
+    )
+
+
+@pytest.mark.parametrize("every_prefix", [True, False])
+def test_it_keeps_the_contract_of_every_program(every_prefix):
+    assert verify(program(every_prefix)).largest_difference < 1e-6
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_streams_at_different_steps_do_not_see_each_other(seed, every_prefix):
+    generator = np.random.default_rng(seed)
+    samples = generator.standard_normal((6, T, F)).astype(np.float32)
+    order = generator.permutation(np.repeat(np.arange(6), T))
+    seen = np.zeros(6, np.int64)
+    steps = np.empty(len(order), np.int32)
+    for i, stream in enumerate(order):
+        seen[stream] += 1
+        steps[i] = seen[stream]
+    states = np.full((6, T * F), np.nan, np.float32)
+    logits = NumpyStepper(program(every_prefix)).step_batch(order, samples[order, steps - 1], states, steps)
+    for stream, step, logit in zip(order, steps, logits, strict=True):
+        if every_prefix or step == T:
+            assert np.allclose(logit, backwards(samples[[stream], :step])[0], atol=1e-6)
+
+
+def test_nothing_is_called_a_probability_or_a_logit_before_the_last_step():
+    readout = Readout(program(every_prefix=False))
+    assert readout.computed_from == T
+    probabilities, exact = readout.publish(np.zeros((T, 2), np.float32), np.arange(1, T + 1, dtype=np.int32))
+    assert np.isnan(probabilities[:-1]).all()
+    assert exact.tolist() == [False] * (T - 1) + [True]
+
+
+@pytest.fixture(scope="module")
+def keras():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    return pytest.importorskip("keras")
+
+
+def models(keras):
+    layers = keras.layers
+    keras.utils.set_random_seed(3)
+    sequence = keras.Input((T, F))
+    attended = layers.MultiHeadAttention(2, 4)(sequence, sequence)
+    yield keras.Model(sequence, layers.Dense(1, activation="sigmoid")(layers.Flatten()(attended)))
+    yield keras.Sequential(
+        [
+            keras.Input((T, F)),
+            layers.Conv1D(4, 3, padding="same"),
+            layers.Bidirectional(layers.GRU(3)),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    yield keras.Sequential(
+        [keras.Input((None, F)), layers.LSTM(3, go_backwards=True), layers.Dense(1), layers.Activation("sigmoid")]
+    )
+
+
+def test_models_that_cannot_be_stepped_give_what_keras_predicts(keras, tmp_path):
+    for number, model in enumerate(models(keras)):
+        path = tmp_path / f"{number}.keras"
+        model.save(path)
+        with pytest.raises(ModelNotStreamable, match=r"--mode buffer|model.mode = 'buffer'"):
+            load_program(path, timesteps=T)
+        loaded = load_buffered(path, timesteps=T)
+        samples = np.random.default_rng(number).standard_normal((9, T, F)).astype(np.float32)
+        state = np.zeros((9, loaded.state_size), np.float32)
+        for step in range(1, T + 1):
+            logits = loaded.advance(samples[:, step - 1], state, np.full(9, step, np.int32))
+            if step >= loaded.computed_from:
+                predicted = model.predict(samples[:, :step], verbose=0)
+                assert np.abs(loaded.outputs_of(logits) - predicted).max() < 1e-6
+        assert load_buffered(path, timesteps=T).fingerprint == loaded.fingerprint
+
+
+def test_a_head_that_gives_no_probability_and_code_in_a_file_are_refused(keras, tmp_path):
+    layers = keras.layers
+    keras.Sequential([keras.Input((T, F)), layers.Bidirectional(layers.LSTM(2)), layers.Dense(1)]).save(
+        tmp_path / "linear.keras"
+    )
+    with pytest.raises(ModelNotStreamable, match=r"ends in Dense.*'linear'"):
+        load_buffered(tmp_path / "linear.keras")
+    keras.Sequential([keras.Input((T, F)), layers.Lambda(lambda x: x), layers.Dense(1, activation="sigmoid")]).save(
+        tmp_path / "code.keras"
+    )
+    with pytest.raises(ModelNotStreamable, match="Keras does not load"):
+        load_buffered(tmp_path / "code.keras")
+
+
+def test_weights_alone_are_no_model(tmp_path):
+    with pytest.raises(ModelNotStreamable, match="a whole model"):
+        load_program(tmp_path / "some.weights.h5", architecture=tmp_path / "some.json", mode="buffer")

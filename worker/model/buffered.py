@@ -1,0 +1,167 @@
+"""Models that cannot be stepped: the raw samples of the sequence are the state, and Keras runs the model on them.
+
+For those who say so by `model.mode = "buffer"`. Costs T · F floats a stream and a whole evaluation where a number is
+published: at step T, or, where the file does not fix T, after every sample, on the samples so far.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worker.core.types import Float32Array
+from worker.errors import ModelNotStreamable
+from worker.model.activations import activation_name
+from worker.model.compile import HEADS
+from worker.model.files.reading import open_model_file
+from worker.model.program import Node, StepProgram
+
+ROWS_MAX = 256
+"""Sequences of one evaluation; bounds memory."""
+Evaluate = Callable[[Float32Array], Float32Array]
+"""(B, t, F) → logits (B, K)."""
+
+
+def load_buffered(path: Path, timesteps: int | None = None) -> StepProgram:
+    """The model as a program of one node. `timesteps` where the file does not fix them: then they bound the buffer.
+
+    Imports TensorFlow. Raises ModelNotStreamable for a file that the reader or Keras refuses, for a model without
+    bounds, and for one that does not end in sigmoid or softmax.
+    """
+    with open_model_file(path) as file:
+        configuration = file.configuration
+    model = _loaded(path)
+    shape = tuple(model.input_shape) if isinstance(model.input_shape, tuple) else ()
+    if len(shape) != 3 or shape[2] is None:
+        raise ModelNotStreamable(
+            f"{path} takes {model.input_shape}", "buffer mode needs one input (timesteps, features)"
+        )
+    fixed = shape[1]
+    length = fixed or timesteps
+    if length is None:
+        raise ModelNotStreamable(
+            f"{path} does not fix the number of steps", "set sequence.length, or --timesteps of `lstm-worker check`"
+        )
+    activation = _without_activation(path, model)
+    weights = [np.asarray(each, np.float32) for each in model.get_weights()]
+    return buffered_program(
+        name=str(configuration.get("config", {}).get("name", path.stem)),
+        features=int(shape[2]),
+        timesteps=int(length),
+        every_prefix=fixed is None,
+        outputs=int(model.output_shape[-1]),
+        activation=activation,
+        fingerprint=_fingerprint(configuration, weights, int(length)),
+        evaluate=_evaluation(model),
+    )
+
+
+def buffered_program(
+    *,
+    name: str,
+    features: int,
+    timesteps: int,
+    every_prefix: bool,
+    outputs: int,
+    activation: str,
+    fingerprint: str,
+    evaluate: Evaluate,
+) -> StepProgram:
+    """State: the samples so far, (T, F) floats. Logits are 0 where nothing is evaluated."""
+    columns = np.arange(features)
+
+    def logits_of(samples: Float32Array) -> Float32Array:
+        parts = [evaluate(samples[start : start + ROWS_MAX]) for start in range(0, len(samples), ROWS_MAX)]
+        return np.concatenate(parts)
+
+    def step(x: Any, state: Any, steps: Any) -> Any:
+        places = np.minimum(steps, timesteps) - 1
+        state[np.arange(len(x))[:, None], (places * features)[:, None] + columns] = x
+        logits = np.zeros((len(x), outputs), np.float32)
+        for length in np.unique(steps).tolist() if every_prefix else [timesteps]:
+            due = np.flatnonzero(steps == length)
+            if len(due):
+                known = min(length, timesteps)
+                logits[due] = logits_of(state[due, : known * features].reshape(-1, known, features))
+        return logits
+
+    def whole(x: Any) -> Any:
+        logits = np.zeros((*x.shape[:2], outputs))
+        for length in range(1, x.shape[1] + 1) if every_prefix else [timesteps]:
+            if length <= x.shape[1]:
+                logits[:, length - 1] = logits_of(np.asarray(x[:, :length], np.float32))
+        return logits
+
+    exact = "every step" if every_prefix else f"step {timesteps}"
+    kind = "last" if every_prefix else "end"
+    node = Node(name, "buffer", kind, outputs, timesteps * features, step, whole, exact)
+    return StepProgram(
+        name=name,
+        features=features,
+        timesteps=timesteps,
+        nodes=(node,),
+        activation=activation,
+        exactness="prefix" if every_prefix else "end",
+        fingerprint=fingerprint,
+        computed_from=1 if every_prefix else timesteps,
+    )
+
+
+def _loaded(path: Path) -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import keras
+    except ModuleNotFoundError as error:
+        raise ModelNotStreamable("buffer mode runs the model by Keras, which is not installed", "install it") from error
+    try:
+        # Safe mode executes nothing of the file: no Lambda, no class that is not Keras' own.
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise ModelNotStreamable(
+            f"Keras does not load {path}: {reason}", "save it with the Keras that is installed"
+        ) from error
+
+
+def _without_activation(path: Path, model: Any) -> str:
+    """Turn the head's activation off, so that the model gives logits; returns its name."""
+    head = model.layers[-1]
+    name = activation_name(getattr(getattr(head, "activation", None), "__name__", None))
+    if name not in HEADS:
+        raise ModelNotStreamable(
+            f"{path} ends in {type(head).__name__} {head.name!r} with activation {name!r}",
+            "buffer mode serves models that end in a Dense or Activation layer with sigmoid or softmax",
+        )
+    import keras
+
+    head.activation = keras.activations.linear
+    return str(name)
+
+
+def _evaluation(model: Any) -> Evaluate:
+    import tensorflow as tf
+
+    features = model.input_shape[2]
+    signature = tf.TensorSpec([None, model.input_shape[1], features], tf.float32)
+    traced = tf.function(lambda samples: model(samples, training=False), input_signature=[signature])
+
+    def evaluate(samples: Float32Array) -> Float32Array:
+        return np.asarray(traced(tf.constant(samples, tf.float32)), np.float32)
+
+    return evaluate
+
+
+def _fingerprint(configuration: Any, weights: list[Float32Array], timesteps: int) -> str:
+    """sha256; another one than that of the stepped model, whose state rows hold something else."""
+    parts = ["buffer", configuration, timesteps]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+    for weight in weights:
+        digest.update(str(weight.shape).encode())
+        digest.update(np.ascontiguousarray(weight, "<f4").tobytes())
+    return digest.hexdigest()
