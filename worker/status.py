@@ -23,8 +23,10 @@ ANSWER_SECONDS_MAX = 2.0
 NEWEST_ROWS = 20
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Snapshot:
+    """All of one turn, replaced as a whole: another thread never sees the counts of one and the offsets of another."""
+
     partitions: dict[str, dict[str, Any]] = field(default_factory=dict)
     open_streams: int = 0
     records: int = 0
@@ -44,6 +46,7 @@ class StatusBoard:
         self._newest: tuple[dict[str, Any], ...] = ()
         self._questions: queue.SimpleQueue[tuple[bytes, Future[dict[str, Any] | None]]] = queue.SimpleQueue()
         self._next_snapshot = 0.0
+        self._records = self._predictions = 0
 
     # ---- the loop's side
 
@@ -59,13 +62,17 @@ class StatusBoard:
             answer.set_result(_stream(ownership, table, key))
         if now >= self._next_snapshot:
             self._next_snapshot = now + 0.5
-            self._snapshot.partitions = {str(partition.index): _partition(partition) for partition in ownership}
-            self._snapshot.open_streams = table.open_streams()
+            self._snapshot = _Snapshot(
+                {str(partition.index): _partition(partition) for partition in ownership},
+                table.open_streams(),
+                self._records,
+                self._predictions,
+            )
 
     def predicted(self, records: int, predictions: PredictionBatch) -> None:
         """Count a batch and remember its last rows for the live page."""
-        self._snapshot.records += records
-        self._snapshot.predictions += len(predictions)
+        self._records += records
+        self._predictions += len(predictions)
         rows = range(max(0, len(predictions) - NEWEST_ROWS), len(predictions))
         # Replaced as a whole: another thread may be reading the old one.
         self._newest = (*self._newest, *(_row(predictions, i) for i in rows))[-NEWEST_ROWS:]

@@ -70,7 +70,7 @@ def check_calibratable(program: Program, model_path: str) -> int:
         raise ConfigError(
             f"{model_path} gives its own number at every step: there is nothing to calibrate", "serve it as it is"
         )
-    if program.computed_from == program.timesteps:
+    if 1 < program.computed_from == program.timesteps:
         raise ConfigError(f"{model_path} says nothing before its last step", "serve it as it is")
     if program.timesteps is None or program.timesteps < 2:
         raise ConfigError(f"{model_path} has no step before its last one", "serve it as it is")

@@ -72,7 +72,7 @@ class Readout:
         if program.exactness == "prefix":
             begins = f"from step {program.exact_from} on, null before" if program.exact_from > 1 else "at every step"
             return f"probability is the model's own number {begins}"
-        if program.computed_from == program.timesteps:
+        if 1 < program.computed_from == program.timesteps:
             return f"probability is null before step {program.timesteps}: the model runs on the whole sequence only"
         if self._calibration is None:
             return (
