@@ -11,8 +11,7 @@ from worker.config import Settings
 from worker.core.types import ModelLabel
 from worker.errors import ConfigError, InputChanged
 from worker.model.calibration import calibration_for
-from worker.model.contract import verify
-from worker.model.engines import stepper_for
+from worker.model.engines import stepper_for, verify_engine
 from worker.model.load import load_program
 from worker.model.program import StepProgram
 from worker.model.readout import Readout
@@ -72,7 +71,7 @@ def load_model(settings: Settings) -> ServedModel:
         path, timesteps=settings.sequence.length or None, architecture=architecture, mode=settings.model.mode
     )
     stepper = stepper_for(program, settings.model.engine)
-    verify(program, stepper)
+    verify_engine(program, stepper)
     length = settings.sequence.length or program.timesteps or 0
     if program.exactness == "end" and length != program.timesteps:
         raise ConfigError(
@@ -93,7 +92,6 @@ def refuse_unavailable(settings: Settings) -> None:
     """Settings whose work is not done yet are refused, not ignored. Raises ConfigError."""
     unavailable = {
         "state.standby = 1": (settings.state.standby > 0, "0"),
-        "model.engine = 'tensorflow'": (settings.model.engine == "tensorflow", "numpy"),
     }
     for setting, (asked, instead) in unavailable.items():
         if asked:

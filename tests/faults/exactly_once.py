@@ -60,6 +60,7 @@ dead_letter = "{name}-dead"
 changelog = "{name}-changelog"
 [model]
 path = "{model}"
+engine = "numpy"
 [worker]
 commit_interval_ms = {interval_ms}
 batch_records = {batch_records}

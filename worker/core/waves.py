@@ -7,6 +7,15 @@ import numpy as np
 from worker.core.types import Int64Array
 
 
+def deepest(slots: Int64Array) -> int:
+    """How many waves the batch has: the most records of one slot."""
+    if not len(slots):
+        return 0
+    by_slot = np.sort(slots)
+    ends = np.flatnonzero(np.append(by_slot[1:] != by_slot[:-1], True))
+    return int(np.diff(ends, prepend=-1).max())
+
+
 def waves(slots: Int64Array) -> tuple[Int64Array, list[Int64Array]]:
     """Distinct slots (U,), most records first, and the record numbers of each wave.
 

@@ -4,37 +4,83 @@ from __future__ import annotations
 
 import importlib.util
 
+from worker.core.types import Float32Array, Int32Array, Int64Array
+from worker.core.waves import deepest
 from worker.errors import ConfigError
-from worker.model.kernel.operations import KernelOp, KernelTables, tables
+from worker.model.contract import verify
+from worker.model.kernel.operations import KernelOp, tables
 from worker.model.kernel.stepper import KernelStepper
 from worker.model.numpy_stepper import NumpyStepper
 from worker.model.program import StepProgram
+from worker.model.tensorflow_stepper import TensorFlowStepper
 from worker.ports import Stepper
+
+WAVE_STREAMS_MIN = 64
+"""Streams a wave from which NumPy is the cheaper engine for small models: a wave costs it 20 to 30 µs whatever its size
+(`python -m benchmarks.engines`)."""
+KERNEL_WEIGHTS_MAX = 1 << 17
+"""Above it (an LSTM of more than 180 units) the weights do not stay in a core's own cache, and the kernel loses."""
+
+
+class SmallWavesByKernel:
+    """NumPy for batches of many streams, the kernel for those of few: a hot key costs no wave for each sample."""
+
+    def __init__(self, by_waves: NumpyStepper, by_record: KernelStepper) -> None:
+        self.features = by_waves.features
+        self.state_size = by_waves.state_size
+        self.outputs = by_waves.outputs
+        self.by_waves = by_waves
+        self.by_record = by_record
+
+    def step_batch(
+        self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array
+    ) -> Float32Array:
+        """See worker.ports.Stepper."""
+        engine = self.by_record if len(slots) < WAVE_STREAMS_MIN * deepest(slots) else self.by_waves
+        return engine.step_batch(slots, features, states, steps)
+
+
+def verify_engine(program: StepProgram, stepper: Stepper) -> None:
+    """Verify each engine that a stepper may choose. Raises ModelNotStreamable."""
+    engines = (stepper.by_waves, stepper.by_record) if isinstance(stepper, SmallWavesByKernel) else (stepper,)
+    for engine in engines:
+        verify(program, engine)
 
 
 def stepper_for(program: StepProgram, engine: str = "auto") -> Stepper:
-    """`auto` and `numpy`: waves of streams, cheapest where a batch holds many; `kernel`: the same cost a sample for any
-    number of streams, thirty times less than a wave of one. Raises ConfigError for a kernel that cannot be had.
+    """`numpy`: waves of streams, cheapest where a batch holds many. `kernel`: the same cost a sample for any number of
+    streams. `tensorflow`: waves on the GPU where there is one. `auto`: NumPy, and the kernel for small waves where numba
+    is installed and the kernel can express the model within KERNEL_WEIGHTS_MAX.
+
+    Raises ConfigError for an engine that cannot be had.
     """
-    if engine != "kernel":
+    if engine == "numpy":
         return NumpyStepper(program)
-    found, reason = kernel_tables(program)
-    if found is not None and importlib.util.find_spec("numba") is None:
-        found, reason = None, "numba is not installed, pip install 'lstm-worker[kernel]'"
+    found, reason = operations_of(program)
+    package = {"kernel": "numba", "tensorflow": "tensorflow"}.get(engine, "numba")
+    if found is not None and importlib.util.find_spec(package) is None:
+        extra = "'lstm-worker[kernel]'" if package == "numba" else package
+        found, reason = None, f"{package} is not installed, pip install {extra}"
+    if engine == "auto":
+        if found is None or sum(weight.size for op, _ in found for weight in op.weights) > KERNEL_WEIGHTS_MAX:
+            return NumpyStepper(program)
+        return SmallWavesByKernel(NumpyStepper(program), KernelStepper(program, tables(found, program.features)))
     if found is None:
-        raise ConfigError(f"model.engine = 'kernel' is not possible: {reason}", "or use numpy")
-    return KernelStepper(program, found)
+        raise ConfigError(f"model.engine = {engine!r} is not possible: {reason}", "or use numpy")
+    if engine == "tensorflow":
+        return TensorFlowStepper(program, found)
+    return KernelStepper(program, tables(found, program.features))
 
 
-def kernel_tables(program: StepProgram) -> tuple[KernelTables | None, str]:
-    """The program for the kernel, else why not."""
+def operations_of(program: StepProgram) -> tuple[list[tuple[KernelOp, int]] | None, str]:
+    """The program's operations for kernel and TensorFlow, each with its first column in the state row; else why not."""
     operations: list[tuple[KernelOp, int]] = []
     column = 0
     if not program.is_chain:
-        return None, "the kernel steps layers one after the other, without branches, strides or masks"
+        return None, "it steps layers one after the other, without branches, strides or masks"
     for node in program.nodes:
         if node.kernel is None:
-            return None, f"the kernel has no {node.class_name} like that of layer {node.layer!r}"
+            return None, f"it has no {node.class_name} like that of layer {node.layer!r}"
         operations.extend((op, column) for op in node.kernel)
         column += node.state_floats
-    return tables(operations, program.features), ""
+    return operations, ""

@@ -14,7 +14,7 @@ from tests.unit.model.architectures import layer, program, programs
 from tests.unit.model.test_numpy_stepper import in_place, steps_of
 from worker.errors import ConfigError
 from worker.model.contract import verify
-from worker.model.engines import kernel_tables, stepper_for
+from worker.model.engines import operations_of, stepper_for
 from worker.model.load import load_program
 from worker.model.numpy_stepper import NumpyStepper
 
@@ -48,9 +48,9 @@ def test_the_reference_model_equals_the_float64_evaluation():
 @settings(deadline=None, max_examples=60)
 @given(programs(), st.data())
 def test_what_the_kernel_can_express_equals_the_numpy_engine(compiled, data):
-    tables, reason = kernel_tables(compiled)
-    if tables is None:
-        assert reason.startswith("the kernel has no ")
+    operations, reason = operations_of(compiled)
+    if operations is None:
+        assert reason.startswith("it has no ")
         return
     slots = np.array(data.draw(st.lists(st.integers(0, 6), min_size=1, max_size=40)), np.int64)
     features = np.random.default_rng(1).standard_normal((len(slots), compiled.features)).astype(np.float32)

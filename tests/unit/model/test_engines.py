@@ -1,0 +1,91 @@
+"""Which engine steps what, and that all give the same numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.model.architectures import layer, program, programs
+from tests.unit.model.test_numpy_stepper import in_place, steps_of
+from worker.core.waves import deepest
+from worker.errors import ConfigError
+from worker.model.contract import verify
+from worker.model.engines import WAVE_STREAMS_MIN, SmallWavesByKernel, operations_of, stepper_for, verify_engine
+from worker.model.load import load_program
+from worker.model.numpy_stepper import NumpyStepper
+
+REFERENCE = Path(__file__).parents[3] / "examples" / "basic_motions" / "badminton.keras"
+needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is missing")
+needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
+
+
+@given(st.lists(st.integers(0, 5), max_size=30))
+def test_the_deepest_slot_is_the_one_with_most_records(slots):
+    assert deepest(np.array(slots, np.int64)) == max((slots.count(slot) for slot in slots), default=0)
+
+
+@needs_tensorflow
+def test_tensorflow_steps_the_reference_model():
+    compiled = load_program(REFERENCE)
+    assert verify(compiled, stepper_for(compiled, "tensorflow")).largest_difference <= 1e-6
+
+
+@needs_tensorflow
+@settings(deadline=None, max_examples=15)
+@given(programs(), st.data())
+def test_tensorflow_gives_what_numpy_gives(compiled, data):
+    if operations_of(compiled)[0] is None:
+        return
+    slots = np.array(data.draw(st.lists(st.integers(0, 6), min_size=1, max_size=40)), np.int64)
+    features = np.random.default_rng(1).standard_normal((len(slots), compiled.features)).astype(np.float32)
+    steps = steps_of(slots, 5)
+    tensorflow, numpy = in_place(8, compiled.state_size), in_place(8, compiled.state_size)
+    got = stepper_for(compiled, "tensorflow").step_batch(slots, features, tensorflow, steps)
+    wanted = NumpyStepper(compiled).step_batch(slots, features, numpy, steps)
+    np.testing.assert_allclose(got, wanted, rtol=2e-6, atol=2e-6)
+    np.testing.assert_allclose(tensorflow, numpy, rtol=2e-6, atol=2e-6)
+
+
+@needs_tensorflow
+def test_an_empty_batch_is_no_call():
+    compiled = load_program(REFERENCE)
+    empty = np.empty(0, np.int64)
+    states = np.zeros((1, compiled.state_size), np.float32)
+    stepper = stepper_for(compiled, "tensorflow")
+    assert stepper.step_batch(empty, np.empty((0, 3), np.float32), states, empty.astype(np.int32)).shape == (0, 1)
+
+
+@needs_numba
+def test_auto_takes_the_kernel_for_a_hot_key_and_numpy_for_many_streams():
+    compiled = load_program(REFERENCE)
+    stepper = stepper_for(compiled, "auto")
+    assert isinstance(stepper, SmallWavesByKernel)
+    verify_engine(compiled, stepper)
+    for slots in (np.zeros(50, np.int64), np.arange(WAVE_STREAMS_MIN), np.arange(WAVE_STREAMS_MIN) % 60):
+        features = np.random.default_rng(1).standard_normal((len(slots), 3)).astype(np.float32)
+        steps = steps_of(slots, 100)
+        mine, other = in_place(128, compiled.state_size), in_place(128, compiled.state_size)
+        few = len(slots) < WAVE_STREAMS_MIN * deepest(slots)
+        got = stepper.step_batch(slots, features, mine, steps)
+        wanted = (stepper.by_record if few else stepper.by_waves).step_batch(slots, features, other, steps)
+        assert few == (len(set(slots.tolist())) < WAVE_STREAMS_MIN)
+        assert got.tobytes() == wanted.tobytes()
+
+
+def test_auto_takes_numpy_for_what_the_kernel_lacks_and_for_large_models():
+    lacking = program([layer("LSTM", units=2, activation="softsign"), layer("Dense", units=1, activation="sigmoid")])
+    large = program([layer("LSTM", units=200), layer("Dense", units=1, activation="sigmoid")])
+    assert isinstance(stepper_for(lacking), NumpyStepper)
+    assert isinstance(stepper_for(large), NumpyStepper)
+
+
+@pytest.mark.parametrize("engine", ["kernel", "tensorflow"])
+def test_an_engine_that_lacks_a_layer_names_it(engine):
+    lacking = program([layer("LSTM", units=2, activation="softsign"), layer("Dense", units=1, activation="sigmoid")])
+    with pytest.raises(ConfigError, match=f"'{engine}' is not possible: it has no LSTM like that of layer 'layer_0'"):
+        stepper_for(lacking, engine)
