@@ -92,7 +92,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(measured(sys.argv[2], int(sys.argv[3]))) + "\n")
         return
     rows = []
-    print(
+    say(
         "| engine | LSTM units | "
         + " | ".join(f"µs a sample, {wave} streams" for wave in WAVES)
         + " | ready, s | MiB |"

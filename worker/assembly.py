@@ -38,6 +38,7 @@ from worker.progress_changelog import ProgressChangelog
 from worker.restore_rules import AT_LEAST_ONCE, EXACTLY_ONCE
 from worker.restoring import ChangelogOpener, RestoreFiles
 from worker.serving import ServedModel, check_topics, load_models, refuse_unavailable
+from worker.stages import Stages
 from worker.status import StatusBoard
 from worker.takeover import Takeover
 from worker.transactional_commit import TransactionalDelivery
@@ -71,6 +72,7 @@ class _Parts:
     status: StatusBoard
     clock: SystemClock
     hook: Hook
+    stages: Stages
     table: StreamTable
     ownership: Ownership
     consumer: KafkaConsumer
@@ -131,6 +133,7 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
             status=status,
             clock=clock,
             hook=hook,
+            stages=Stages(clock, metrics),
             table=StreamTable(row_format, slots),
             ownership=Ownership(),
             consumer=KafkaConsumer(settings.consumer_properties(), settings.topics.input),
@@ -168,6 +171,7 @@ def _worker(parts: _Parts) -> Worker:
         input_bounds=_bounds(parts.admin, settings.topics.input),
         metrics=parts.metrics,
         status=parts.status,
+        stages=parts.stages,
         clock=parts.clock,
         hook=parts.hook,
     )
@@ -221,7 +225,7 @@ def _delivery(parts: _Parts) -> Delivery:
         identity=identity,
         commit_seconds_max=settings.kafka.transaction_timeout_ms / 1000 * COMMIT_SHARE_OF_TRANSACTION,
         clock=parts.clock,
-        hook=parts.hook,
+        hook=parts.stages.within_commits(parts.hook),
         on_recycle=parts.metrics.producer_recycled,
     )
 
@@ -235,13 +239,15 @@ def _at_least_once(parts: _Parts, identity: CommitIdentity) -> AtLeastOnceDelive
 
     changelog = None
     if settings.state.changelog:
-        changelog = ProgressChangelog(producer=producer, topic=topic, ends=ends, clock=parts.clock, hook=parts.hook)
+        changelog = ProgressChangelog(
+            producer=producer, topic=topic, ends=ends, clock=parts.clock, hook=parts.stages.within_commits(parts.hook)
+        )
     return AtLeastOnceDelivery(
         producer=producer,
         consumer=parts.consumer,
         table=parts.table,
         topics=parts.topics,
-        hook=parts.hook,
+        hook=parts.stages.within_commits(parts.hook),
         changelog=changelog,
         identity=identity if changelog is not None else None,
     )

@@ -25,6 +25,7 @@ from worker.opening import OffsetBounds, Opener
 from worker.partitions import OwnedPartition, Ownership
 from worker.ports import Clock, Consumer, Hook
 from worker.processing import Processed, Processor
+from worker.stages import Stages
 from worker.status import StatusBoard
 
 log = logging.getLogger(__name__)
@@ -42,21 +43,6 @@ class LoopSettings:
 
     batch_records: int
     touched_max: int
-
-
-class Stages:
-    """Seconds per stage of the loop; one clock reading per stage and batch."""
-
-    def __init__(self, clock: Clock, metrics: Metrics) -> None:
-        self._clock = clock
-        self._metrics = metrics
-        self._last = clock.monotonic()
-
-    def mark(self, stage: str) -> None:
-        """The time since the last mark went into this stage."""
-        now = self._clock.monotonic()
-        self._metrics.stage(stage, now - self._last)
-        self._last = now
 
 
 class Worker:
@@ -78,6 +64,7 @@ class Worker:
         input_bounds: OffsetBounds,
         metrics: Metrics,
         status: StatusBoard,
+        stages: Stages,
         clock: Clock,
         hook: Hook,
     ) -> None:
@@ -96,7 +83,7 @@ class Worker:
         self._status = status
         self._clock = clock
         self._hook = hook
-        self._stages = Stages(clock, metrics)
+        self._stages = stages
         self._held_back = HeldBackInput(metrics)
         self._dead_letters: list[DeadLetter] = []
         self._next_report = 0.0

@@ -41,6 +41,7 @@ from worker.partitions import CommitIdentity, Ownership
 from worker.processing import Processor
 from worker.restore_rules import EXACTLY_ONCE
 from worker.restoring import ChangelogOpener, RestoreFiles
+from worker.stages import Stages
 from worker.takeover import Takeover
 from worker.transactional_commit import TransactionalDelivery
 
@@ -245,6 +246,7 @@ class RealWorker:
             input_bounds=input_bounds,
             metrics=unseen,  # type: ignore[arg-type]
             status=unseen,  # type: ignore[arg-type]
+            stages=Stages(clock, unseen),  # type: ignore[arg-type]
             clock=clock,
             hook=hook,
         )

@@ -49,8 +49,8 @@ def verify_engine(program: StepProgram, stepper: Stepper) -> None:
 
 def stepper_for(program: StepProgram, engine: str = "auto") -> Stepper:
     """`numpy`: waves of streams, cheapest where a batch holds many. `kernel`: the same cost a sample for any number of
-    streams. `tensorflow`: waves on the GPU where there is one. `auto`: NumPy, and the kernel for small waves where numba
-    is installed and the kernel can express the model within KERNEL_WEIGHTS_MAX.
+    streams. `tensorflow`: waves on the GPU where there is one. `auto`: NumPy, and the kernel for small waves of a model
+    within KERNEL_WEIGHTS_MAX where numba is installed.
 
     Raises ConfigError for an engine that cannot be had.
     """
