@@ -37,7 +37,7 @@ from worker.processing import Processor
 from worker.progress_changelog import ProgressChangelog
 from worker.restore_rules import AT_LEAST_ONCE, EXACTLY_ONCE
 from worker.restoring import ChangelogOpener, RestoreFiles
-from worker.serving import ServedModel, check_topics, load_models, refuse_unavailable
+from worker.serving import ServedModel, check_topics, decide_at, load_models, refuse_unavailable
 from worker.stages import Stages
 from worker.status import StatusBoard
 from worker.takeover import Takeover
@@ -202,6 +202,7 @@ def _processor(parts: _Parts) -> Processor:
             settings.output.change_threshold,
             settings.output.change_hysteresis,
             frozenset(settings.output.copy_headers),
+            decide_at(settings, parts.models[0]),
         ),
         clock=parts.clock,
     )

@@ -14,6 +14,7 @@ import numpy as np
 
 from worker.core.codec import OutputEncoder
 from worker.core.commit_policy import CommitPolicy
+from worker.core.forecast_drift import ForecastDrift
 from worker.core.restore import RESET_HINT
 from worker.core.slots import StreamTable
 from worker.core.types import DeadLetter, RecordBatch
@@ -85,6 +86,7 @@ class Worker:
         self._hook = hook
         self._stages = stages
         self._held_back = HeldBackInput(metrics)
+        self._drift = ForecastDrift()
         self._dead_letters: list[DeadLetter] = []
         self._next_report = 0.0
         self._stopping = False
@@ -216,6 +218,8 @@ class Worker:
         age_seconds = (self._clock.now_ms() - int(polled.event_times[-1])) / 1000
         self._metrics.batch(by_partition, len(done.predictions), age_seconds)
         self._metrics.sequences(done.counts, done.ended, done.not_finite)
+        if done.forecasts is not None:
+            self._drift.add(*done.forecasts)
         self._status.predicted(done.records, done.predictions)
 
     def _report(self) -> None:
@@ -230,6 +234,7 @@ class Worker:
             {partition.index: partition.watermark_ms for partition in self._ownership},
             self._consumer.consumer_lag(),
         )
+        self._metrics.forecasts_drift(self._drift.mean, self._drift.slope)
         self._held_back.look(self._consumer.held_back(), now)
         self._metrics.streams(
             open_streams=self._table.open_streams(),

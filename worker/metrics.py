@@ -49,6 +49,8 @@ class Metrics:
         self.sequences_started = counter("sequences_started_total", "Sequences begun.")
         self.sequences_ended = counter("sequences_ended_total", "Sequences ended, by reason.", "ended_by")
         self.non_finite_states = counter("non_finite_states_total", "Samples whose numbers were not finite.")
+        self.forecast_drift = gauge("forecast_drift", "Mean increment a step of calibrated forecasts; 0 if they hold.")
+        self.forecast_slope = gauge("forecast_slope", "Slope of that increment on the forecast before; 0 if they hold.")
         self.batch_records = histogram("batch_records", "Records of a polled batch.", BATCH_BUCKETS)
         self.latency = histogram(
             "input_age_seconds", "Age of a batch's newest record when its outputs were produced.", LATENCY_BUCKETS
@@ -120,6 +122,11 @@ class Metrics:
         self.non_finite_states.inc(not_finite)
         for reason, count in ended.items():
             self.sequences_ended.labels(reason.name.lower()).inc(count)
+
+    def forecasts_drift(self, mean: float, slope: float) -> None:
+        """See `worker.core.forecast_drift`."""
+        self.forecast_drift.set(mean)
+        self.forecast_slope.set(slope)
 
     def committed(self, seconds: float, now_seconds: float, letters: Sequence[DeadLetter]) -> None:
         """A commit that succeeded, with the dead letters that it carried."""

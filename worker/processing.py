@@ -20,6 +20,7 @@ from worker.core.types import (
     DeadLetter,
     DecodedBatch,
     EndedBy,
+    Float32Array,
     Int32Array,
     Int64Array,
     Kind,
@@ -45,6 +46,8 @@ class Processed:
     ended: Counter[EndedBy]
     counts: Counter[str]
     not_finite: int
+    forecasts: tuple[Float32Array, Float32Array] | None
+    """See `Published.forecasts`."""
 
 
 class Processor:
@@ -99,6 +102,7 @@ class Processor:
             ended=Counter({EndedBy(reason): count for reason, count in reasons.items()}),
             counts=routed.counts,
             not_finite=published.not_finite,
+            forecasts=published.forecasts,
         )
 
     def _admitted(self, batch: RecordBatch) -> RecordBatch:

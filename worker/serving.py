@@ -88,6 +88,30 @@ def load_model(settings: Settings) -> ServedModel:
     return ServedModel(program, stepper, readout, length)
 
 
+def decide_at(settings: Settings, model: ServedModel) -> float:
+    """The probability that decides a sequence early, 0 for none.
+
+    Raises ConfigError for a model whose numbers cannot keep the promise.
+    """
+    decide, program = settings.decide, model.program
+    if not decide.threshold and not decide.max_error:
+        return 0.0
+    if program.outputs > 1 and program.activation != "softmax":
+        raise ConfigError("decide: the model has several outputs that are not classes", "leave decide off")
+    if decide.threshold:
+        return decide.threshold
+    if program.exactness == "prefix":
+        raise ConfigError(
+            "decide.max_error: the model's early numbers are its own and promise nothing about its last step",
+            "set decide.threshold",
+        )
+    if model.readout.calibration_id is None:
+        raise ConfigError(
+            "decide.max_error: the model has no calibration", "make one with `lstm-worker calibrate MODEL DATA.csv`"
+        )
+    return 1 - decide.max_error
+
+
 def refuse_unavailable(settings: Settings) -> None:
     """Settings whose work is not done yet are refused, not ignored. Raises ConfigError."""
     unavailable = {

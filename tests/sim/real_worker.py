@@ -80,6 +80,7 @@ class DigestStepper:
 
 class LogitReadout:
     computed_from = 1
+    calibration_id = None
 
     def publish(self, logits: Any, steps: Any) -> Any:
         return logits, steps > 0

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fastavro
 import jsonschema
+import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from grpc_tools import protoc
@@ -140,14 +141,27 @@ def test_every_record_of_a_model_with_several_outputs_is_valid(given_rows):
         json_schema("output").validate(json.loads(value))
 
 
+@given(st.lists(prediction_rows(1), min_size=1, max_size=5), st.data())
+def test_every_record_with_early_decisions_is_valid_and_says_what_was_decided(given_rows, data):
+    predictions = predictions_of(given_rows)
+    answers = data.draw(st.lists(st.integers(-1, 1), min_size=len(given_rows), max_size=len(given_rows)))
+    predictions.decisions = np.array(answers, np.int16)
+    for value, answer in zip(map(json.loads, encoder("json").encode(predictions)), answers, strict=True):
+        json_schema("output").validate(value)
+        assert value["decision"] == (None if answer < 0 else answer)
+
+
 @given(st.lists(prediction_rows(1), max_size=3), st.lists(prediction_rows(3), max_size=3))
 def test_every_record_goes_through_avro(of_one, of_three):
     values = encoder("json").encode(predictions_of(of_one))
     values += encoder("json", outputs=3).encode(predictions_of(of_three, 3))
     for value in map(json.loads, values):
         absent = {"probability": None, "logit": None, "probabilities": None, "logits": None}
+        absent["decision"] = None
         in_avro = through_avro("output", {**absent, **value})
         in_avro["event_time"] = round(in_avro["event_time"].timestamp() * 1000)
+        if "decision" not in value:
+            assert in_avro.pop("decision") is None
         assert same(in_avro, value)
 
 

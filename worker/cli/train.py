@@ -13,7 +13,7 @@ import numpy.typing as npt
 import typer
 from rich.console import Console
 
-from worker.cli.calibrate import print_scores
+from worker.cli.calibration_report import print_report, scored
 from worker.cli.progress import progress
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
@@ -141,4 +141,4 @@ def _report_test(console: Console, model: Path, calibration: Calibration, sequen
     steps = np.arange(1, logits.shape[1], dtype=np.int32)
     table = calibration.table()
     forecasts = np.stack([forecast(table, program.activation, row[:-1], steps) for row in logits])
-    print_scores(console, program, f"{len(sequences)} test sequences", logits, forecasts, labels)
+    print_report(console, scored(program, sequences, logits, labels, forecasts), sequences)

@@ -49,6 +49,15 @@ def _topics(settings: Settings) -> Iterator[str]:
 
 
 def _records(settings: Settings) -> Iterator[str]:
+    decide = settings.decide
+    if decide.threshold and decide.max_error:
+        yield "decide.threshold and decide.max_error are both set: set one"
+    if decide.threshold and decide.threshold < 0.5:
+        yield "decide.threshold must be at least 0.5: the likelier of two answers always is"
+    if decide.max_error and decide.max_error > 0.5:
+        yield "decide.max_error must be at most 0.5: guessing is right as often"
+    if (decide.threshold or decide.max_error) and settings.output.format == "binary":
+        yield "decide needs output.format = json: the binary layout has no room for a decision"
     features = settings.input.features
     if features and settings.input.format == "binary":
         yield "input.features names JSON fields: remove it, or set input.format = json"

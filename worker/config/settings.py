@@ -197,6 +197,16 @@ class StateSettings(Section):
     standby: Integer = Field(default=0, ge=0, le=1, description="1: also keep copies of states that other members own.")
 
 
+class DecideSettings(Section):
+    """The early decision: `decision` in the first output of a sequence that is sure enough."""
+
+    threshold: Share = Field(default=0.0, description="Decide from this probability of the likelier answer on; 0: off.")
+    max_error: Share = Field(
+        default=0.0,
+        description="Instead: step T takes back at most this share of decisions; needs a calibration.",
+    )
+
+
 class WorkerSettings(Section):
     """Guarantee and rhythm of the loop."""
 
@@ -245,6 +255,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
     model: ModelSettings = ModelSettings()
+    decide: DecideSettings = DecideSettings()
     input: InputSettings = InputSettings()
     output: OutputSettings = OutputSettings()
     sequence: SequenceSettings = SequenceSettings()

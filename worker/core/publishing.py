@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from worker.core.deciding import UNDECIDED, decisions
 from worker.core.routed import CARRIED, Routed
 from worker.core.slots import StreamTable
 from worker.core.state_row import Flag
@@ -31,6 +32,8 @@ from worker.core.types import (
 class Readout(Protocol):
     """Turns logits into the numbers to publish."""
 
+    calibration_id: str | None
+    """None where no number is a forecast."""
     computed_from: int
     """The first step whose logits say anything; before it they are null."""
 
@@ -81,6 +84,8 @@ class Emission:
     threshold: float = 0.05
     hysteresis: float = 0.02
     copy_headers: frozenset[str] = frozenset()
+    decide_at: float = 0.0
+    """The probability from which a sequence is decided; 0 for no early decisions."""
 
 
 @dataclass(slots=True)
@@ -89,6 +94,8 @@ class Published:
 
     predictions: PredictionBatch
     not_finite: int
+    forecasts: tuple[Float32Array, Float32Array] | None = None
+    """Probabilities before and after one sample of a stream each, all of one sequence: what a drift shows in."""
 
 
 def publish(
@@ -112,6 +119,7 @@ def publish(
     row_logits, row_probabilities, row_exact = logits, probabilities, exact
     if len(routed.row_samples) != len(routed.stepped) or bool((routed.row_samples == CARRIED).any()):
         row_logits, row_probabilities, row_exact = _row_numbers(routed, logits, probabilities, exact, readouts, table)
+    forecasts = _one_sample_on(routed, probabilities, table) if any(r.calibration_id for r in readouts) else None
     table.rows["logits"][routed.slots] = logits
     table.rows["probabilities"][routed.slots] = probabilities
 
@@ -140,9 +148,22 @@ def publish(
         headers=_copied_headers(batch, records, emission.copy_headers),
         models=routed.row_models,
     )
+    if emission.decide_at:
+        before = (row_flags & Flag.DECIDED) != 0
+        predictions.decisions = decisions(predictions, routed.row_slots, before, table, emission.decide_at)
     if emission.emit is not Emit.ALL:
         predictions = _selected(predictions, _emitted_rows(predictions, routed.row_slots, table, emission))
-    return Published(predictions, int(bad.sum()))
+    return Published(predictions, int(bad.sum()), forecasts)
+
+
+def _one_sample_on(
+    routed: Routed, probabilities: Float32Array, table: StreamTable
+) -> tuple[Float32Array, Float32Array]:
+    """The published number of each stream before this batch and after its first sample in it."""
+    slots, firsts = np.unique(routed.slots, return_index=True)
+    goes_on = routed.steps[firsts] > 1
+    before: Float32Array = table.rows["probabilities"][slots[goes_on], -1]
+    return before, probabilities[firsts[goes_on], -1]
 
 
 def _copied_headers(batch: RecordBatch, records: list[int], names: frozenset[str]) -> list[Headers | None] | None:
@@ -213,8 +234,11 @@ def _without_numbers(routed: Routed, logits: Float32Array, bad: BoolArray, table
 def _emitted_rows(
     predictions: PredictionBatch, slots: Int64Array, table: StreamTable, emission: Emission
 ) -> Int64Array:
+    decides = np.zeros(len(predictions), np.bool_)
+    if predictions.decisions is not None:
+        decides = predictions.decisions != UNDECIDED
     if emission.emit is Emit.FINAL:
-        return np.flatnonzero(predictions.final)
+        return np.flatnonzero(predictions.final | decides)
     chosen: list[int] = []
     for row, slot in enumerate(slots.tolist()):
         header = table.rows[slot]
@@ -222,7 +246,7 @@ def _emitted_rows(
         first = bool(predictions.steps[row] == 1) and not predictions.closing[row]
         direction = 0 if first else int(header["flags"]) & int(Flag.RISING | Flag.FALLING)
         moved, heading = _moved(header["emitted"], now, direction, emission)
-        if not (first or moved or predictions.final[row]):
+        if not (first or moved or predictions.final[row] or decides[row]):
             continue
         chosen.append(row)
         header["emitted"] = now
@@ -263,5 +287,6 @@ def _selected(predictions: PredictionBatch, rows: Int64Array) -> PredictionBatch
         ended_by=predictions.ended_by[rows],
         sequence_ids=None if ids is None else [ids[i] for i in wanted],
         headers=None if predictions.headers is None else [predictions.headers[i] for i in wanted],
+        decisions=None if predictions.decisions is None else predictions.decisions[rows],
         models=None if predictions.models is None else predictions.models[rows],
     )

@@ -17,10 +17,8 @@ from worker.core.routed import Routed, merged
 from worker.core.routing_controlled import ControlledRouter
 from worker.core.sequence import SequenceRules
 from worker.core.slots import StreamTable
-from worker.core.state_row import Flag
+from worker.core.state_row import STICKY
 from worker.core.types import BoolArray, DecodedBatch, EndedBy, Int64Array, Kind, RecordBatch
-
-_STICKY = int(Flag.TAINTED | Flag.NOT_FINITE)
 
 
 def route(
@@ -97,7 +95,7 @@ def _route_columns(
     first_offsets = np.where(
         carried, header["first_offset"][by_stream], offsets[np.maximum(place - steps + 1, 0)] if len(order) else 0
     )
-    flags = np.where(carried, header["flags"][by_stream] & _STICKY, 0).astype(np.uint8)
+    flags = np.where(carried, header["flags"][by_stream] & STICKY, 0).astype(np.uint8)
     ids: list[bytes] | None = None
     known = table.sequence_ids
     if known:

@@ -12,7 +12,7 @@ from worker.core.idle import IdleIndex
 from worker.core.routed import CARRIED, Routed
 from worker.core.sequence import Effect, OpenSequence, SequenceRecord, SequenceRules, Verdict, advance, close
 from worker.core.slots import StreamTable
-from worker.core.state_row import Flag
+from worker.core.state_row import STICKY, Flag
 from worker.core.types import DecodedBatch, EndedBy, Int64Array, Kind, RecordBatch
 
 
@@ -31,8 +31,8 @@ class _Rows:
     def add(
         self, record: int, sample: int, slot: int, sequence: OpenSequence, ended_by: EndedBy, *, closing: bool
     ) -> None:
-        flags = (Flag.TAINTED if sequence.tainted else 0) | (Flag.NOT_FINITE if sequence.not_finite else 0)
-        row = (record, sample, slot, sequence.step, sequence.first_offset, int(flags), closing, int(ended_by))
+        flags = _sticky(sequence)
+        row = (record, sample, slot, sequence.step, sequence.first_offset, flags, closing, int(ended_by))
         self.rows.append(row)
         self.row_models.append(sequence.model)
         self.sequence_ids.append(sequence.sequence_id)
@@ -112,6 +112,7 @@ class ControlledRouter:
                 sequence_id=self._table.sequence_ids.get(slot, b""),
                 tainted=bool(flags & Flag.TAINTED),
                 not_finite=bool(flags & Flag.NOT_FINITE),
+                decided=bool(flags & Flag.DECIDED),
                 model=int(self._format.model_of(self._table.rows[[slot]])[0]) if self._several else 0,
             )
             self._last_samples[slot] = CARRIED
@@ -171,12 +172,11 @@ class ControlledRouter:
     def _write_back(self) -> None:
         header = self._table.rows
         for slot, sequence in self._sequences.items():
-            sticky = (Flag.TAINTED if sequence.tainted else 0) | (Flag.NOT_FINITE if sequence.not_finite else 0)
-            kept = int(header["flags"][slot]) & ~int(Flag.TAINTED | Flag.NOT_FINITE) if sequence.is_open else 0
+            kept = int(header["flags"][slot]) & ~STICKY if sequence.is_open else 0
             row = header[slot]
             row["step"], row["producer_step"] = sequence.step, sequence.producer_step
             row["first_offset"], row["last_offset"] = sequence.first_offset, sequence.last_offset
-            row["event_time"], row["flags"] = sequence.event_time, kept | int(sticky)
+            row["event_time"], row["flags"] = sequence.event_time, kept | _sticky(sequence)
             if self._several:
                 row["model"] = np.void(self._format.models[sequence.model])
             if sequence.is_open and sequence.sequence_id:
@@ -204,3 +204,9 @@ class ControlledRouter:
             row_models=np.array(self._out.row_models, np.uint8) if any(self._out.row_models) else None,
             counts=self._counts,
         )
+
+
+def _sticky(sequence: OpenSequence) -> int:
+    flags = Flag.TAINTED if sequence.tainted else 0
+    flags |= Flag.NOT_FINITE if sequence.not_finite else 0
+    return int(flags | (Flag.DECIDED if sequence.decided else 0))

@@ -48,6 +48,8 @@ class OpenSequence:
     sequence_id: bytes = b""
     tainted: bool = False
     not_finite: bool = False
+    decided: bool = False
+    """Its early decision has been published."""
     model: int = 0
     """Of those of `SequenceRules`; a sequence ends with the model that it began with."""
 
@@ -119,6 +121,7 @@ def close(sequence: OpenSequence) -> None:
     sequence.sequence_id = b""
     sequence.tainted = False
     sequence.not_finite = False
+    sequence.decided = False
     sequence.model = 0
 
 

@@ -43,6 +43,10 @@ class Flag(IntFlag):
     FALLING = 16
 
 
+STICKY = int(Flag.TAINTED | Flag.NOT_FINITE | Flag.DECIDED)
+"""What holds for all of a sequence once it holds for a step."""
+
+
 @dataclass(frozen=True, slots=True)
 class DecodedRow:
     """One row for a person or a test: header fields by name, sequence id and state."""

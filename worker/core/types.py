@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 Float32Array = npt.NDArray[np.float32]
+Int16Array = npt.NDArray[np.int16]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
@@ -118,6 +119,8 @@ class PredictionBatch:
     """The given id of each row, b"" where none was given; None when no row has one."""
     headers: list[Headers | None] | None = None
     """Headers copied from the record that caused each row; None when no row has any."""
+    decisions: Int16Array | None = None
+    """The answer where a row decides its sequence, -1 elsewhere; None where nothing is decided early."""
     models: UInt8Array | None = None
     """The model of each row's numbers, 0 for the served one; None when all are of that."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,26 @@ class Sequences:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def read_recordings(path: Path, features: Sequence[str] = (), label: str = "") -> list[Recording]:
+    """A CSV file, or an npz file with x, float (N, T, F), and labels y (N,), where there are any.
+
+    Raises ConfigError.
+    """
+    return _read_npz(path) if path.suffix == ".npz" else read_csv(path, features, label)
+
+
+def _read_npz(path: Path) -> list[Recording]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            samples = np.asarray(archive["x"], np.float32)
+            labels = [str(label) for label in archive["y"]] if "y" in archive else [""] * len(samples)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} is not an npz file with an array x", "np.savez(path, x=x, y=y)") from error
+    if samples.ndim != 3 or len(labels) != len(samples) or not np.isfinite(samples).all():
+        raise ConfigError(f"{path}: x {samples.shape} and {len(labels)} labels", "give finite (N, T, F) and (N,)")
+    return [Recording(f"row-{i}", "", label, each) for i, (label, each) in enumerate(zip(labels, samples, strict=True))]
 
 
 def read_csv(path: Path, features: Sequence[str] = (), label: str = "") -> list[Recording]:

@@ -50,6 +50,7 @@ class ToyReadout:
     """The probability is logit / 65521; exact from step 3 on."""
 
     computed_from = 1
+    calibration_id: str | None = None
 
     def publish(self, logits, steps):
         return (logits / np.float32(65521)).astype(np.float32), steps >= 3

@@ -18,6 +18,7 @@ import orjson
 from worker.core.codec.binary_format import flag_bytes
 from worker.core.codec.controls import CONTROL_NAMES, json_type, read_controls
 from worker.core.codec.envelope import envelope_rejections, reject_too_large
+from worker.core.deciding import UNDECIDED
 from worker.core.types import (
     BoolArray,
     DecodedBatch,
@@ -232,9 +233,18 @@ class JsonEncoder:
             first_offsets,
             map(sources.__getitem__, partitions),
             _numbers(predictions.source_offsets),
-            _of_each_model(self._tails, predictions.models),
+            *self._ends(predictions),
         )
         return list(map(b"".join, pieces))
+
+    def _ends(self, predictions: PredictionBatch) -> tuple[Iterable[bytes], ...]:
+        """The last pieces: model and calibration, and the decision where sequences are decided early."""
+        if predictions.decisions is None:
+            return (_of_each_model(self._tails, predictions.models),)
+        answers = predictions.decisions.tolist()
+        named = {each: b',"decision":%b}' % (b"null" if each == UNDECIDED else b"%d" % each) for each in set(answers)}
+        open_tails = [tail.removesuffix(b"}") for tail in self._tails]
+        return _of_each_model(open_tails, predictions.models), map(named.__getitem__, answers)
 
     def _outputs_of(self, values: Float32Array) -> list[bytes]:
         """(M, K) → M numbers, or M arrays where K > 1; null where there is none."""

@@ -1,0 +1,76 @@
+"""Scores of early probabilities: what they are, and how sure they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from worker.model.calibration_scores import (
+    decision_scores,
+    drift,
+    expected_calibration_error,
+    platt_forecasts,
+    scores_by_step,
+)
+
+
+def test_a_forecast_that_comes_true_as_often_as_it_says_has_no_calibration_error():
+    p = np.repeat([0.1, 0.3, 0.7, 0.9], 1000)
+    y = np.concatenate([np.arange(1000) < share * 1000 for share in (0.1, 0.3, 0.7, 0.9)]).astype(float)
+    shuffled = np.concatenate([np.random.default_rng(1).permutation(part) for part in np.split(y, 4)])
+    assert expected_calibration_error(p, shuffled) < 0.03
+    assert expected_calibration_error(np.full(4000, 0.9), shuffled) == pytest.approx(0.4, abs=0.01)
+
+
+def test_platt_undoes_a_scale_and_a_shift_of_the_log_odds():
+    generator = np.random.default_rng(2)
+    truth = generator.standard_normal(4000) * 1.5
+    labels = generator.random(4000) < 1 / (1 + np.exp(-truth))
+    odds = (3 * truth[:, None] + 2).astype(np.float32)
+    found = platt_forecasts(odds, labels, [str(i) for i in range(4000)])[:, 0]
+    assert np.abs(found - 1 / (1 + np.exp(-truth))).mean() < 0.02
+
+
+def test_a_label_that_the_forecast_has_not_seen_does_not_move_it():
+    generator = np.random.default_rng(3)
+    odds = generator.standard_normal((60, 2)).astype(np.float32)
+    labels = generator.random(60) < 0.5
+    groups = [str(i // 3) for i in range(60)]
+    before = platt_forecasts(odds, labels, groups)
+    other = labels.copy()
+    other[:3] = ~other[:3]
+    assert np.array_equal(platt_forecasts(odds, other, groups)[:3], before[:3])
+
+
+def test_intervals_hold_the_score_and_widen_when_recordings_are_few():
+    generator = np.random.default_rng(4)
+    p = generator.random((400, 1))
+    y = (generator.random(400) < p[:, 0]).astype(np.float64)
+    many = scores_by_step({"calibrated": p}, y, [str(i) for i in range(400)], [1], labelled=True)[0]
+    few = scores_by_step({"calibrated": p}, y, [str(i // 40) for i in range(400)], [1], labelled=True)[0]
+    for score in (many.log_loss, many.auc, many.calibration_error):
+        assert score.low <= score.high
+    assert many.log_loss.low < many.log_loss.value < many.log_loss.high
+    assert few.auc is not None
+    assert 0.5 < many.auc.value < 1
+
+
+def test_without_labels_there_is_no_area_under_a_curve():
+    p = np.random.default_rng(5).random((30, 2))
+    scores = scores_by_step({"calibrated": p}, p[:, 1], [str(i) for i in range(30)], [1, 2], labelled=False)
+    assert [score.auc for score in scores] == [None, None]
+
+
+def test_drift_is_that_of_the_paths():
+    paths = np.array([[0.2, 0.3, 0.4], [0.8, 0.9, 1.0]])
+    mean, slope = drift(paths)
+    assert mean == pytest.approx(0.1)
+    assert slope == pytest.approx(0.0, abs=1e-12)
+
+
+def test_decisions_come_at_the_first_sure_step_and_count_what_the_last_step_takes_back():
+    paths = np.array([[0.5, 0.96, 0.99], [0.97, 0.4, 0.1], [0.3, 0.3, 0.7], [0.02, 0.01, 0.0]])
+    found = decision_scores(paths, np.array([1.0, 0.0, 1.0, 0.0]), 0.05)
+    assert (found.early, found.mean_step) == (0.75, (2 + 1 + 3 + 1) / 4)
+    assert found.taken_back == pytest.approx(1 / 3)
+    assert found.right == 0.75
