@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 
 from worker.cli.calibration_report import print_report, scored, write_report
+from worker.cli.options import BootstrapOption, ConfigOption, SetOption, settings_from
 from worker.cli.progress import progress
+from worker.cli.topic_sequences import read_topic
 from worker.errors import ConfigError
 from worker.model.calibration import Program, side_car_path
 from worker.model.calibration_fit import (
@@ -21,6 +23,9 @@ from worker.model.calibration_fit import (
 from worker.model.datasets import Recording, Sequences, is_positive, of_split, read_recordings, sequences_of
 from worker.model.load import load_program
 
+TOPIC = "topic:"
+"""Before the name of an input topic, in place of a file."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to the program."""
@@ -29,13 +34,19 @@ def register(app: typer.Typer) -> None:
 
 def calibrate(
     model: Annotated[Path, typer.Argument(help="The trained model, .keras or .h5.")],
-    data: Annotated[Path, typer.Argument(help="CSV (recording, features; split, step, label) or npz (x, y).")],
+    data: Annotated[
+        str,
+        typer.Argument(help="CSV (recording, features; split, step, label), npz (x, y), or topic:INPUT."),
+    ],
     split: Annotated[str, typer.Option(help="Which split of the data, where they have one.")] = "train",
     output: Annotated[Path | None, typer.Option(help="The side-car. Default: beside the model.")] = None,
     positive: Annotated[str, typer.Option(help="The label that means 1: adds scores against the labels.")] = "",
     report: Annotated[Path | None, typer.Option(help="Folder for the scores as a table and pictures.")] = None,
     label: Annotated[str, typer.Option(help="The label's column. Default: `label`, or the only text column.")] = "",
     features: Annotated[str, typer.Option(help="Feature columns in order, with commas. Default: all others.")] = "",
+    config: ConfigOption = None,
+    overrides: SetOption = None,
+    bootstrap_servers: BootstrapOption = None,
 ) -> None:
     """Fit what the model is expected to say at its last step, given the steps so far.
 
@@ -45,14 +56,18 @@ def calibrate(
     console = Console(markup=False)
     program = load_program(model)
     timesteps = check_calibratable(program, str(model))
-    recordings = read_recordings(data, [name.strip() for name in features.split(",") if name.strip()], label)
-    if any(recording.split for recording in recordings):
-        recordings = of_split(recordings, split)
-    sequences = complete_sequences(program, recordings, timesteps)
+    if data.startswith(TOPIC):
+        settings = settings_from(config, overrides, bootstrap_servers)
+        sequences = read_topic(console, settings, data.removeprefix(TOPIC), program, timesteps)
+    else:
+        recordings = read_recordings(Path(data), [name.strip() for name in features.split(",") if name.strip()], label)
+        if any(recording.split for recording in recordings):
+            recordings = of_split(recordings, split)
+        sequences = complete_sequences(program, recordings, timesteps)
     labels = is_positive(sequences.labels, positive) if positive else None
     with progress(console, "stepping", len(sequences) * timesteps) as advance:
         logits = partial_logits(program, sequences.features, advance)
-    method = f"{len(set(sequences.recordings))} recordings of {data.name}"
+    method = f"{len(set(sequences.recordings))} recordings of {Path(data).name}"
     calibration = fit_calibration(program, logits, method)
     scores = scored(program, sequences, logits, labels)
     print_report(console, scores, sequences)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pytest
 
@@ -14,6 +15,7 @@ from worker.adapters.kafka_admin import KafkaAdmin
 from worker.adapters.kafka_follower import FollowedRecord, Follower
 from worker.adapters.kafka_producer import KafkaProducer
 
+GOLDENS = Path(__file__).parents[2] / "goldens"
 POLLS_MAX = 50
 
 CSV = """recording,split,step,x,y
@@ -120,3 +122,21 @@ def test_topics_check_names_what_is_missing(cli: Cli, at: list[str]) -> None:
 def test_topics_without_an_input_asks_for_its_partitions(cli: Cli, at: list[str]) -> None:
     ended = cli("topics", *at, "--set", "topics.input=not-there")
     assert ended.err == "error: input topic not-there is missing: create it, or give --partitions\n"
+
+
+def test_calibrate_reads_the_complete_sequences_of_a_topic(cli: Cli, at: list[str], tmp_path: Path) -> None:
+    golden = str(GOLDENS / "lstm_flatten.keras")  # 6 steps of 3 features
+    producer = KafkaProducer({"bootstrap.servers": at[1]})
+    generator = np.random.default_rng(1)
+    for stream in range(25):
+        values = [orjson.dumps({"features": generator.standard_normal(3).tolist()}) for _ in range(6 + stream % 3)]
+        count = len(values)
+        keys: list[bytes | None] = [b"%d" % stream] * count
+        producer.produce_many(topic(at, "input"), [stream % 2] * count, keys, values, list(range(count)))
+    producer.flush()
+    producer.close()
+    options = [*at, "--output", str(tmp_path / "side-car.json")]
+    ended = cli("calibrate", golden, f"topic:{topic(at, 'input')}", *options)
+    assert ended.code == 0, ended.err
+    assert "25 sequences of 25 recordings" in ended.out
+    assert orjson.loads((tmp_path / "side-car.json").read_bytes())["sequences"] == 25
