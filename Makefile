@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Test files side by side: most of their time is waiting for groups, brokers and timeouts.
 JOBS ?= 3
 
-.PHONY: help demo test check lint format bench bench-kafka soak kafka kafka-stop clean
+.PHONY: help demo test check lint format bench bench-kafka bench-check bench-engines soak kafka kafka-stop clean
 
 help:  ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -51,6 +51,12 @@ bench: .venv/installed  ## Throughput, step cost, start-up and memory on this ma
 
 bench-kafka: .venv/installed-dev  ## All figures on a real broker, 24 minutes at most (ARGS="--quick" tries it out)
 	@$(BIN)/python -m benchmarks.on_kafka $(ARGS)
+
+bench-check: .venv/installed-dev  ## Fails when the worker lost a third of its speed beside a pass-through loop
+	@$(BIN)/python -m benchmarks.check $(ARGS)
+
+bench-engines: .venv/installed-dev  ## What a step costs by engine, units and streams
+	@$(BIN)/python -m benchmarks.engines $(ARGS)
 
 clean:  ## Remove what was installed and made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,7 +20,7 @@ SAMPLES = 20_000
 KERAS_STEPS = 300
 
 
-def step_microseconds(model: Path, wave: int, engine: str = "numpy") -> float:
+def step_microseconds(model: Path, wave: int, engine: str) -> float:
     """Microseconds a sample of the engine's `step_batch` with `wave` streams, gather and scatter included."""
     program = load_program(model)
     stepper, clock = stepper_for(program, engine), SystemClock()

@@ -72,8 +72,9 @@ def _step_table(model: Path, keras: bool) -> Table:
     table.add_column("engine")
     table.add_column("streams in one call", justify="right")
     table.add_column("us", justify="right")
-    for wave in WAVES:
-        table.add_row("numpy", f"{wave}", f"{step_microseconds(model, wave):.2f}")
+    for engine in ("numpy", "auto"):
+        for wave in WAVES:
+            table.add_row(engine, f"{wave}", f"{step_microseconds(model, wave, engine):.2f}")
     if keras:
         table.add_row("Keras predict_on_batch, stateful", "1", f"{keras_microseconds(model):,.0f}")
     return table

@@ -1,0 +1,69 @@
+"""Models of other shapes on a live stream: graphs, windows, several heads, and what can only be run whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.e2e.harness import sample
+from tests.model_files import FOLDER
+from worker.model.buffered import load_buffered
+from worker.model.load import load_program
+
+GRAPHS = Path(__file__).parents[1] / "goldens" / "graphs"
+MODEL = FOLDER / "bidirectional.keras"
+
+
+def test_a_bidirectional_model_answers_at_its_last_step_and_not_before(job):
+    pytest.importorskip("tensorflow")
+    samples = np.random.default_rng(1).standard_normal((7, 3)).astype(np.float32)
+    one = job()
+    one.sections["model"] = {"path": str(MODEL), "mode": "buffer"}
+    one.send([sample(*map(float, row)) for row in samples[:4]])
+    one.start()
+    one.wait_processed(4)
+    assert one.stop() == 0
+    one.send([sample(*map(float, row)) for row in samples[4:]], times=[5, 6, 7])
+    one.start()
+    one.wait_processed(3)
+    assert one.stop() == 0
+    outputs = one.published()
+    assert [output["step"] for output in outputs] == [1, 2, 3, 4, 5, 6, 7], "the samples outlive the process"
+    assert [(output["probability"], output["logit"]) for output in outputs[:-1]] == [(None, None)] * 6
+    program = load_buffered(MODEL)
+    logit = float(program.whole(samples[None])[0, -1, 0])
+    assert outputs[-1]["exact"]
+    assert abs(outputs[-1]["probability"] - 1 / (1 + np.exp(-logit))) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["strided_windows", "two_heads", "masked_recurrent", "skip_connections"])
+def test_a_graph_publishes_what_its_float64_evaluation_says_and_null_before_its_first_window(job, name):
+    program = load_program(GRAPHS / f"{name}.keras")
+    steps = program.timesteps or 8
+    samples = np.random.default_rng(2).standard_normal((steps, program.features)).astype(np.float32)
+    if program.mask_value is not None:
+        samples[2] = program.mask_value
+    one = job()
+    one.sections["model"] = {"path": str(GRAPHS / f"{name}.keras")}
+    one.send([sample(*map(float, row)) for row in samples[: steps // 2]])
+    one.start()
+    one.wait_processed(steps // 2)
+    assert one.stop() == 0, one.errors()
+    rest = samples[steps // 2 :]
+    one.send([sample(*map(float, row)) for row in rest], times=list(range(steps // 2 + 1, steps + 1)))
+    one.start()
+    one.wait_processed(len(rest))
+    assert one.stop() == 0
+    outputs = one.published()
+    wanted = program.outputs_of(program.whole(samples[None])[0])
+    for step, output in enumerate(outputs, 1):
+        found = output["probabilities"] if program.outputs > 1 else [output["probability"]]
+        defined = step == program.timesteps if program.exactness == "end" else step >= program.exact_from
+        assert output["exact"] == defined
+        if not defined:
+            assert found in (None, [None])
+        else:
+            np.testing.assert_allclose(found, wanted[step - 1], atol=1e-6)
+    assert [output["step"] for output in outputs] == list(range(1, steps + 1))
