@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from tests.faults.exactly_once import PARTITIONS, Trial, Worker, sorted_
 from tests.model_files import PREFIX_FEATURES, logit_and_probability
 from tests.oracle import Oracle
-from tests.recordings import compare, samples
+from tests.recordings import compare, produce, samples
 from worker.adapters.kafka_follower import FollowedRecord
 
 RECORDS = 400
@@ -152,7 +152,10 @@ def test_a_topic_that_was_re_created_stops_the_worker_until_a_reset(trial):
     while trial.admin.partition_count(topic) is not None and trial.clock.monotonic() < deadline:
         trial.read()
     client.create_topics([NewTopic(topic, PARTITIONS, 1, config={"retention.ms": "-1"})])[topic].result(30)
-    trial.sender.send(trial.given)
+    # By a client that never saw the old topic: one that did may have a retried batch taken for a duplicate.
+    produce(trial.bootstrap, topic, trial.given)
+    ends = trial.admin.end_offsets(topic, range(PARTITIONS), read_committed=True)
+    assert sum(ends.values()) == len(trial.given)
     code, line = exit_of_a_start(trial)
     assert (code, HINT in line) == (INPUT_CHANGED, True), line
     reset(trial, "--to-earliest")
