@@ -1,7 +1,7 @@
-"""Throughput by streams and by commit interval as pictures: `python -m benchmarks.plots`.
+"""Throughput by streams and by commit interval, and engines by units, as pictures: `python -m benchmarks.plots`.
 
-Reads benchmarks/results/throughput-*.json and writes docs/throughput.png. Whiskers reach from the lowest round to the
-highest one.
+Reads benchmarks/results/ and writes docs/throughput.png and, where engines were timed, docs/engines.png. Whiskers
+reach from the lowest round to the highest one.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ LOOKS = {
     "at_least_once": ("tab:blue", "-"),
     "exactly_once": ("tab:orange", "-"),
 }
+ENGINES_PICTURE = ROOT / "docs" / "engines.png"
+ENGINE_COLORS = {"numpy": "tab:blue", "kernel": "tab:orange", "tensorflow": "tab:green"}
 STREAMS, INTERVAL_MS = 10_000, 100
 
 
@@ -60,8 +62,30 @@ def draw(axes: Axes, measured: list[dict[str, Any]], at: Callable[[dict[str, Any
     axes.grid(alpha=0.3)
 
 
+def draw_engines(rows: list[dict[str, Any]]) -> None:
+    """What a step costs over the units of an LSTM, one panel a wave."""
+    waves = list(rows[0]["microseconds"])
+    figure, panels = pyplot.subplots(1, len(waves), figsize=(4 * len(waves), 3.8), sharey=True, layout="constrained")
+    for axes, wave in zip(panels, waves, strict=True):
+        for engine, color in ENGINE_COLORS.items():
+            mine = [row for row in rows if row["engine"] == engine]
+            units = [row["units"] for row in mine]
+            axes.plot(units, [row["microseconds"][wave] for row in mine], "o-", ms=4, color=color, label=engine)
+        axes.set(xscale="log", yscale="log", xlabel="LSTM units", title=f"{int(wave):,} streams a wave", xticks=units)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("µs a sample")
+    panels[0].legend(fontsize=8)
+    figure.savefig(ENGINES_PICTURE, dpi=110)
+    sys.stdout.write(f"drew {ENGINES_PICTURE.relative_to(ROOT)}\n")
+
+
 def main() -> None:
     """Draw what is there."""
+    engines = RESULTS / "engines.json"
+    if engines.is_file():
+        draw_engines(json.loads(engines.read_text("utf-8")))
     measured = results()
     by_streams = [each for each in measured if each["interval_ms"] == INTERVAL_MS]
     by_interval = [each for each in measured if each["load"]["streams"] == STREAMS]
