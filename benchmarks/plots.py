@@ -71,7 +71,13 @@ def draw_engines(rows: list[dict[str, Any]]) -> None:
             mine = [row for row in rows if row["engine"] == engine]
             units = [row["units"] for row in mine]
             axes.plot(units, [row["microseconds"][wave] for row in mine], "o-", ms=4, color=color, label=engine)
-        axes.set(xscale="log", yscale="log", xlabel="LSTM units", title=f"{int(wave):,} streams a wave", xticks=units)
+        axes.set(
+            xscale="log",
+            yscale="log",
+            xlabel="LSTM units",
+            title=f"{int(wave):,} {'stream' if wave == '1' else 'streams'} a wave",
+            xticks=units,
+        )
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(alpha=0.3)
