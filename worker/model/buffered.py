@@ -26,6 +26,8 @@ ROWS_MAX = 256
 """Sequences of one evaluation; bounds memory."""
 Evaluate = Callable[[Float32Array], Float32Array]
 """(B, t, F) → logits (B, K)."""
+BUFFER_CLASS = "buffer"
+"""Of the program's only node."""
 
 
 def load_buffered(path: Path, timesteps: int | None = None) -> StepProgram:
@@ -80,7 +82,9 @@ def buffered_program(
         parts = [evaluate(samples[start : start + ROWS_MAX]) for start in range(0, len(samples), ROWS_MAX)]
         return np.concatenate(parts)
 
-    def step(x: Any, state: Any, steps: Any) -> Any:
+    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
+        del xp
+        state = np.array(state)
         places = np.minimum(steps, timesteps) - 1
         state[np.arange(len(x))[:, None], (places * features)[:, None] + columns] = x
         logits = np.zeros((len(x), outputs), np.float32)
@@ -89,7 +93,7 @@ def buffered_program(
             if len(due):
                 known = min(length, timesteps)
                 logits[due] = logits_of(state[due, : known * features].reshape(-1, known, features))
-        return logits
+        return logits, state
 
     def whole(x: Any) -> Any:
         logits = np.zeros((*x.shape[:2], outputs))
@@ -100,7 +104,7 @@ def buffered_program(
 
     exact = "every step" if every_prefix else f"step {timesteps}"
     kind = "last" if every_prefix else "end"
-    node = Node(name, "buffer", kind, outputs, timesteps * features, step, whole, exact)
+    node = Node(name, BUFFER_CLASS, kind, outputs, timesteps * features, step, whole, exact)
     return StepProgram(
         name=name,
         features=features,

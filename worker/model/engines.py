@@ -7,6 +7,7 @@ import importlib.util
 from worker.core.types import Float32Array, Int32Array, Int64Array
 from worker.core.waves import deepest
 from worker.errors import ConfigError
+from worker.model.buffered import BUFFER_CLASS
 from worker.model.contract import verify
 from worker.model.kernel.operations import KernelOp, tables
 from worker.model.kernel.stepper import KernelStepper
@@ -56,24 +57,30 @@ def stepper_for(program: StepProgram, engine: str = "auto") -> Stepper:
     """
     if engine == "numpy":
         return NumpyStepper(program)
-    found, reason = operations_of(program)
-    package = {"kernel": "numba", "tensorflow": "tensorflow"}.get(engine, "numba")
-    if found is not None and importlib.util.find_spec(package) is None:
-        extra = "'lstm-worker[kernel]'" if package == "numba" else package
-        found, reason = None, f"{package} is not installed, pip install {extra}"
-    if engine == "auto":
-        if found is None or sum(weight.size for op, _ in found for weight in op.weights) > KERNEL_WEIGHTS_MAX:
-            return NumpyStepper(program)
-        return SmallWavesByKernel(NumpyStepper(program), KernelStepper(program, tables(found, program.features)))
-    if found is None:
-        raise ConfigError(f"model.engine = {engine!r} is not possible: {reason}", "or use numpy")
     if engine == "tensorflow":
-        return TensorFlowStepper(program, found)
-    return KernelStepper(program, tables(found, program.features))
+        if importlib.util.find_spec("tensorflow") is None:
+            raise _impossible(engine, "tensorflow is not installed, pip install tensorflow")
+        if any(node.class_name == BUFFER_CLASS for node in program.nodes):
+            raise _impossible(engine, "model.mode = 'buffer' runs the model by Keras")
+        return TensorFlowStepper(program)
+    found, reason = operations_of(program)
+    if found is not None and importlib.util.find_spec("numba") is None:
+        found, reason = None, "numba is not installed, pip install 'lstm-worker[kernel]'"
+    if engine == "kernel":
+        if found is None:
+            raise _impossible(engine, reason)
+        return KernelStepper(program, tables(found, program.features))
+    if found is None or sum(weight.size for op, _ in found for weight in op.weights) > KERNEL_WEIGHTS_MAX:
+        return NumpyStepper(program)
+    return SmallWavesByKernel(NumpyStepper(program), KernelStepper(program, tables(found, program.features)))
+
+
+def _impossible(engine: str, reason: str) -> ConfigError:
+    return ConfigError(f"model.engine = {engine!r} is not possible: {reason}", "or use numpy")
 
 
 def operations_of(program: StepProgram) -> tuple[list[tuple[KernelOp, int]] | None, str]:
-    """The program's operations for kernel and TensorFlow, each with its first column in the state row; else why not."""
+    """The program's operations for the kernel, each with its first column in the state row; else why not."""
     operations: list[tuple[KernelOp, int]] = []
     column = 0
     if not program.is_chain:

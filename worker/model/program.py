@@ -32,8 +32,8 @@ class PlanRow:
 class Node:
     """One layer as a step and as a whole.
 
-    `step(x (B, in), state (B, s), steps (B,)) → y (B, out)` in float32; it writes the new state into `state`, and the
-    next call may overwrite `y`. `steps` counts the new values that reached the layer, from 1.
+    `step(xp, x (B, in), state (B, s), steps (B,)) → (y (B, out), new state)` in float32 over an array namespace: NumPy
+    or that of tensorflow_stepper.py. `steps` counts the new values that reached the layer, from 1.
     `whole(x (N, T, in)) → (N, T', out)` in float64, every prefix at once, written independently of `step`; T' are the
     new values of `schedule`. With several inputs `x` is a tuple of them.
     """
@@ -43,19 +43,21 @@ class Node:
     kind: str
     width: int
     state_floats: int
-    step: Callable[[Any, Any, Any], Any]
+    step: Callable[[Any, Any, Any, Any], tuple[Any, Any]]
     whole: Callable[[Any], Any]
     exact: str = "every step"
     kernel: tuple[KernelOp, ...] | None = None
     """The same for the kernel; None where it cannot express the layer."""
     schedule: Schedule = ALWAYS
     """Which of the new values that reach it it answers with a new one."""
-    held: Callable[[Any], Any] | None = None
-    """state (B, s) → the y of the last new value; for layers with a state that can wait for a value."""
+    held: Callable[[Any, Any], Any] | None = None
+    """(xp, state (B, s)) → the y of the last new value; for layers with a state that can wait for a value."""
     whole_masked: Callable[[Any, Any], Any] | None = None
     """`whole` with mask (N, T): a layer that leaves masked steps out."""
-    mask: Callable[[Any], Any] | None = None
-    """x → bool, which rows count from here on; for `Masking`."""
+    mask: Callable[[Any, Any], Any] | None = None
+    """(xp, x) → bool, which rows count from here on; for `Masking`."""
+    in_place: Callable[[Any, Any, Any], Any] | None = None
+    """`step` in NumPy, faster: (x, state, steps) → y; it writes `state`, and the next call may overwrite `y`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,30 +142,46 @@ class StepProgram:
         first = steps == 1
         if np.count_nonzero(first):  # cheaper than any() on few rows
             state[first] = 0
-        if self.is_chain:
-            y: Any = features
-            for node, columns in self._columns:
-                y = node.step(y, state[:, columns], steps)
-            return y  # type: ignore[no-any-return]
-        return self._advance_graph(features, state, steps)
+        if not self.is_chain:
+            logits, after = self.graph(np, features, state, steps)
+            for (_, columns), new in zip(self._columns, after, strict=True):
+                state[:, columns] = new
+            return logits  # type: ignore[no-any-return]
+        y: Any = features
+        for node, columns in self._columns:
+            own = state[:, columns]
+            if node.in_place is not None:
+                y = node.in_place(y, own, steps)
+            else:
+                y, after = node.step(np, y, own, steps)
+                own[...] = after
+        return y  # type: ignore[no-any-return]
 
-    def _advance_graph(self, features: Float32Array, state: Float32Array, steps: Int32Array) -> Float32Array:
+    def graph(self, xp: Any, features: Any, state: Any, steps: Any) -> tuple[Any, list[Any]]:
+        """Logits (B, K) and each node's new state, by any array namespace; `state` is left as it is."""
         values: list[Any] = [features]
         masks: list[Any] = [None]
+        states = []
         for (node, columns), wired in zip(self._columns, self._wiring, strict=True):
             inputs = wired.inputs
             x = values[inputs[0]] if len(inputs) == 1 else tuple(values[each] for each in inputs)
             own, counted, new = state[:, columns], steps, None
             if not wired.schedule.always:
-                counted, new = wired.schedule.count(steps), wired.schedule.is_new(steps)
+                counted, new = wired.schedule.count(xp, steps), wired.schedule.is_new(steps)
             mask = masks[inputs[0]]
             if wired.masked:
                 new = mask if new is None else new & mask
-            y = node.step(x, own, counted) if new is None else _stepped_where(node, new, x, own, counted)
+            y, after = node.step(xp, x, own, counted)
+            if new is not None and node.state_floats:
+                # Only the rows that got a new value move on; the others keep their state and their last answer.
+                assert node.held is not None, "compiled for values that are not new at every step"
+                y = xp.where(new[:, None], y, node.held(xp, own))
+                after = xp.where(new[:, None], after, own)
             values.append(y)
-            masks.append(node.mask(x) if node.mask is not None else mask if wired.passes_mask else None)
+            states.append(after)
+            masks.append(node.mask(xp, x) if node.mask is not None else mask if wired.passes_mask else None)
         found = [values[each] for each in self._output_values]
-        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+        return found[0] if len(found) == 1 else xp.concatenate(found, axis=1), states
 
     def new_steps(self, timesteps: int) -> list[int]:
         """The steps, of so many, at which something new reaches the last layer."""
@@ -198,19 +216,6 @@ class StepProgram:
             else:
                 y = node.whole(x)
             values.append(wired.produces.held(y, timesteps) if not wired.produces.always else y)
-            masks.append(node.mask(x) if node.mask is not None else mask if wired.passes_mask else None)
+            masks.append(node.mask(np, x) if node.mask is not None else mask if wired.passes_mask else None)
         found = [values[each] for each in self._output_values]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=-1)
-
-
-def _stepped_where(node: Node, new: Any, x: Any, state: Any, steps: Any) -> Any:
-    """Only the rows that got a new value move on; the others keep their state and their last answer."""
-    if not node.state_floats:
-        return node.step(x, state, steps)
-    assert node.held is not None, "compiled for values that are not new at every step"
-    before = np.array(state)
-    y = np.array(node.step(x, state, steps))
-    old = ~new
-    state[old] = before[old]
-    y[old] = node.held(before[old])
-    return y

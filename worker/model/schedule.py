@@ -27,9 +27,9 @@ class Schedule:
         """steps (B,) → bool (B,)."""
         return (steps >= self.first) & ((steps - self.first) % self.every == 0)
 
-    def count(self, steps: Any) -> Any:
+    def count(self, xp: Any, steps: Any) -> Any:
         """steps (B,) → how many new values there were up to them; at least 1, so that it can be an index."""
-        return np.maximum((steps - self.first) // self.every + 1, 1)
+        return xp.maximum((steps - self.first) // self.every + 1, 1)
 
     def length(self, timesteps: int | None) -> int | None:
         """How many new values a sequence of so many steps gives."""

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worker.core.types import Float32Array
-from worker.errors import ModelNotStreamable
+from worker.errors import ConfigError, ModelNotStreamable
 from worker.model.buffered import buffered_program, load_buffered
 from worker.model.contract import verify
+from worker.model.engines import stepper_for
 from worker.model.load import load_program
 from worker.model.numpy_stepper import NumpyStepper
 from worker.model.readout import Readout
@@ -129,3 +130,8 @@ def test_a_head_that_gives_no_probability_and_code_in_a_file_are_refused(keras, 
 def test_weights_alone_are_no_model(tmp_path):
     with pytest.raises(ModelNotStreamable, match="a whole model"):
         load_program(tmp_path / "some.weights.h5", architecture=tmp_path / "some.json", mode="buffer")
+
+
+def test_tensorflow_as_the_engine_is_refused():
+    with pytest.raises(ConfigError, match="runs the model by Keras"):
+        stepper_for(program(every_prefix=True), "tensorflow")

@@ -37,10 +37,11 @@ def test_a_broken_rule_is_found(class_name, monkeypatch):
     def broken(given):
         node = right(given)
 
-        def step(x, state, steps):
-            return node.step(x, state, steps) + np.float32(1e-3)
+        def step(xp, x, state, steps):
+            y, after = node.step(xp, x, state, steps)
+            return y + np.float32(1e-3), after
 
-        return dataclasses.replace(node, step=step)
+        return dataclasses.replace(node, step=step, in_place=None)
 
     monkeypatch.setitem(RULES, class_name, broken)
 
@@ -54,8 +55,9 @@ def test_a_rule_that_mixes_the_rows_of_a_batch_is_found(monkeypatch):
     def mixing(given):
         node = right(given)
 
-        def step(x, state, steps):
-            return node.step(x, state, steps) + 0 * x.sum()
+        def step(xp, x, state, steps):
+            y, after = node.step(xp, x, state, steps)
+            return y + 0 * x.sum(), after
 
         return dataclasses.replace(node, step=step)
 
@@ -72,11 +74,11 @@ def test_a_rule_that_keeps_what_another_stream_left_is_found(monkeypatch):
         node = right(given)
         last = {}
 
-        def step(x, state, steps):
-            y = node.step(x, state, steps)
-            state[...] = last.get(len(x), state)
-            last[len(x)] = state.copy()
-            return y
+        def step(xp, x, state, steps):
+            y, after = node.step(xp, x, state, steps)
+            left = last.get(len(x), after)
+            last[len(x)] = after.copy()
+            return y, left
 
         return dataclasses.replace(node, step=step)
 

@@ -32,10 +32,9 @@ def conv1d(layer: Layer) -> Node:
     kernel, bias = weighted(layer, [(size, layer.width, filters)], (filters,))
     function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
 
-    def answer(window: Any) -> Any:
+    def answer(xp: Any, window: Any) -> Any:
         """(…, size, F) → (…, filters)."""
-        wide = window.dtype
-        return function(np, np.einsum("...kf,kfo->...o", window, kernel.astype(wide)) + bias.astype(wide))
+        return function(xp, xp.einsum("...kf,kfo->...o", window, kernel) + bias)
 
     return _windowed(layer, size, stride, dilation, filters, answer, causal)
 
@@ -50,10 +49,8 @@ def depthwise_conv1d(layer: Layer) -> Node:
     kernel, bias = weighted(layer, [(size, layer.width, multiplier)], (filters,))
     function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
 
-    def answer(window: Any) -> Any:
-        wide = window.dtype
-        y = np.einsum("...kf,kfm->...fm", window, kernel.astype(wide))
-        return function(np, y.reshape(*y.shape[:-2], filters) + bias.astype(wide))
+    def answer(xp: Any, window: Any) -> Any:
+        return function(xp, _each_feature(xp, window, kernel) + bias)
 
     return _windowed(layer, size, stride, dilation, filters, answer, causal)
 
@@ -70,24 +67,28 @@ def separable_conv1d(layer: Layer) -> Node:
     depthwise, pointwise, bias = weighted(layer, shapes, (filters,))
     function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
 
-    def answer(window: Any) -> Any:
-        wide = window.dtype
-        y = np.einsum("...kf,kfm->...fm", window, depthwise.astype(wide))
-        y = y.reshape(*y.shape[:-2], between) @ pointwise[0].astype(wide)
-        return function(np, y + bias.astype(wide))
+    def answer(xp: Any, window: Any) -> Any:
+        return function(xp, _each_feature(xp, window, depthwise) @ pointwise[0] + bias)
 
     return _windowed(layer, size, stride, dilation, filters, answer, causal)
 
 
+def _each_feature(xp: Any, window: Any, kernel: Any) -> Any:
+    """Windows (…, size, F), a kernel (size, F, multiplier) → (…, F · multiplier), those of one feature together."""
+    size, features, multiplier = kernel.shape
+    repeated = xp.take(window, np.repeat(np.arange(features), multiplier), axis=-1) if multiplier > 1 else window
+    return xp.sum(repeated * kernel.reshape(size, features * multiplier), axis=-2)
+
+
 def max_pooling(layer: Layer) -> Node:
-    return _pooling(layer, lambda window: window.max(axis=-2))
+    return _pooling(layer, lambda xp, window: xp.max(window, axis=-2))
 
 
 def average_pooling(layer: Layer) -> Node:
-    return _pooling(layer, lambda window: window.mean(axis=-2))
+    return _pooling(layer, lambda xp, window: xp.mean(window, axis=-2))
 
 
-def _pooling(layer: Layer, answer: Callable[[Any], Any]) -> Node:
+def _pooling(layer: Layer, answer: Callable[[Any, Any], Any]) -> Node:
     size = _whole(layer, "pool_size")
     stride = size if layer.config.get("strides") is None else _whole(layer, "strides")
     _check_window(layer, size, 1)
@@ -118,25 +119,27 @@ def _check_window(layer: Layer, size: int, dilation: int) -> None:
 
 
 def _windowed(
-    layer: Layer, size: int, stride: int, dilation: int, width: int, answer: Callable[[Any], Any], causal: bool
+    layer: Layer, size: int, stride: int, dilation: int, width: int, answer: Callable[[Any, Any], Any], causal: bool
 ) -> Node:
-    """`answer` takes windows (…, size, F), oldest first."""
+    """`answer` takes an array namespace and windows (…, size, F), oldest first."""
     features, kept = layer.width, (size - 1) * dilation
     schedule = Schedule(1 if causal else kept + 1, stride)
     holds = stride > 1 or layer.waits
     floats = kept * features
 
-    def step(x: Any, state: Any, steps: Any) -> Any:
-        window = np.concatenate([state[:, :floats].reshape(len(x), kept, features), x[:, None]], axis=1)
-        y = answer(window[:, ::dilation])
-        state[:, :floats] = window[:, 1:].reshape(len(x), floats)
-        if not holds:
-            return y
-        due = schedule.is_new(steps)
-        state[due, floats:] = y[due]
-        return held(state)
+    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
+        window = x[:, None]
+        if kept:
+            window = xp.concatenate([xp.reshape(state[:, :floats], (-1, kept, features)), window], axis=1)
+        y = answer(xp, window[:, ::dilation])
+        parts = [xp.reshape(window[:, 1:], (-1, floats))] if kept else []
+        if holds:
+            y = xp.where(schedule.is_new(steps)[:, None], y, held(xp, state))
+            parts.append(y)
+        return y, xp.concatenate(parts, axis=1) if parts else state
 
-    def held(state: Any) -> Any:
+    def held(xp: Any, state: Any) -> Any:
+        del xp
         return state[:, floats:]
 
     def whole(x: Any) -> Any:
@@ -144,7 +147,7 @@ def _windowed(
         windows = np.lib.stride_tricks.sliding_window_view(padded, kept + 1, axis=1) if padded.shape[1] > kept else None
         if windows is None:
             return np.zeros((len(x), 0, width))
-        return answer(np.moveaxis(windows, -1, -2)[:, ::stride, ::dilation])
+        return answer(np, np.moveaxis(windows, -1, -2)[:, ::stride, ::dilation])
 
     exact = "every step" if schedule.always else f"from step {schedule.first} of its input, every {stride}"
     return Node(

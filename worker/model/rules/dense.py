@@ -11,6 +11,7 @@ from worker.model.files.weights import Array
 from worker.model.kernel.operations import KernelOp, Operation, activation_code
 from worker.model.program import Node
 from worker.model.rules.context import Layer, weighted
+from worker.model.rules.elementwise import stateless
 
 
 def dense(layer: Layer) -> Node:
@@ -21,15 +22,8 @@ def dense(layer: Layer) -> Node:
         return _running_sum(layer, units, function)
     kernel, bias = weighted(layer, [(layer.width, units)], (units,))
 
-    def step(x: Any, state: Any, steps: Any) -> Any:
-        del state, steps
-        return function(np, x @ kernel + bias)
-
-    def whole(x: Any) -> Any:
-        return function(np, x @ kernel.astype(np.float64) + bias.astype(np.float64))
-
     kernel_op = _kernel_op(layer, Operation.DENSE, units, (kernel, bias))
-    return Node(layer.name, "Dense", layer.kind, units, 0, step, whole, layer.exact(), kernel_op)
+    return stateless(layer, lambda xp, x: function(xp, x @ kernel + bias), kernel_op, units)
 
 
 def _running_sum(layer: Layer, units: int, function: Any) -> Node:
@@ -41,25 +35,38 @@ def _running_sum(layer: Layer, units: int, function: Any) -> Node:
     kernel, bias = weighted(layer, [(timesteps * layer.width, units)], (units,))
     slices = np.ascontiguousarray(kernel.reshape(timesteps, layer.width, units))
     # With one output the parts are a row-wise dot product, many times cheaper than a batch of small matrices.
-    single = np.ascontiguousarray(slices[:, :, 0]) if units == 1 else None
+    single = np.ascontiguousarray(slices[:, :, 0])
 
-    def step(x: Any, state: Any, steps: Any) -> Any:
+    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
         # Steps past T repeat its slice: "clip" is also the fastest way to take.
-        if single is not None:
-            state[:, 0] += np.vecdot(x, single.take(steps - 1, axis=0, mode="clip"))
-        else:
-            state += np.einsum("bf,bfk->bk", x, slices.take(steps - 1, axis=0, mode="clip"))
-        return function(np, state + bias)
+        after = state + xp.einsum("bf,bfk->bk", x, xp.take(slices, steps - 1, axis=0, mode="clip"))
+        return held(xp, after), after
+
+    def one_sum(x: Any, state: Any, steps: Any) -> Any:
+        state[:, 0] += np.vecdot(x, single.take(steps - 1, axis=0, mode="clip"))
+        return held(np, state)
 
     def whole(x: Any) -> Any:
         parts = np.einsum("ntf,tfk->ntk", x, slices[: x.shape[1]].astype(np.float64))
         return function(np, np.cumsum(parts, axis=1) + bias.astype(np.float64))
 
-    def held(state: Any) -> Any:
-        return function(np, state + bias)
+    def held(xp: Any, state: Any) -> Any:
+        return function(xp, state + bias)
 
     kernel_op = _kernel_op(layer, Operation.RUNNING_SUM, units, (slices, bias))
-    return Node(layer.name, "Dense", "end", units, units, step, whole, f"step {timesteps}", kernel_op, held=held)
+    return Node(
+        layer.name,
+        "Dense",
+        "end",
+        units,
+        units,
+        step,
+        whole,
+        f"step {timesteps}",
+        kernel_op,
+        held=held,
+        in_place=one_sum if units == 1 else None,
+    )
 
 
 def _kernel_op(

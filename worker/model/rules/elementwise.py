@@ -17,12 +17,19 @@ PARAMETER_MAX = 3e38
 """Of a slope, scale or offset: the largest float32, rounded down."""
 
 
-def _elementwise(layer: Layer, function: Callable[[Any], Any], kernel: tuple[KernelOp, ...] | None = None) -> Node:
-    def step(x: Any, state: Any, steps: Any) -> Any:
-        del state, steps
-        return function(x)
+def stateless(
+    layer: Layer, function: Callable[[Any, Any], Any], kernel: tuple[KernelOp, ...] | None = None, width: int = 0
+) -> Node:
+    """A node of `function(array namespace, x)`, the same at every step; `width` where it is not the layer's."""
 
-    return Node(layer.name, layer.class_name, layer.kind, layer.width, 0, step, function, layer.exact(), kernel)
+    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
+        del steps
+        return function(xp, x), state
+
+    def whole(x: Any) -> Any:
+        return function(np, x)
+
+    return Node(layer.name, layer.class_name, layer.kind, width or layer.width, 0, step, whole, layer.exact(), kernel)
 
 
 def _activation_op(layer: Layer, code: Activation | None, parameter: float = 0.0) -> tuple[KernelOp, ...] | None:
@@ -33,7 +40,7 @@ def _activation_op(layer: Layer, code: Activation | None, parameter: float = 0.0
 
 def identity(layer: Layer) -> Node:
     """Dropout and noise do nothing at inference."""
-    return _elementwise(layer, lambda x: x, ())
+    return stateless(layer, lambda _, x: x, ())
 
 
 def activation_layer(layer: Layer) -> Node:
@@ -42,7 +49,7 @@ def activation_layer(layer: Layer) -> Node:
         raise layer.refused("a softmax over all steps needs all of them")
     function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
     code = activation_code(activation_name(layer.config.get("activation")), layer.keras_major)
-    return _elementwise(layer, lambda x: function(np, x), _activation_op(layer, code))
+    return stateless(layer, function, _activation_op(layer, code))
 
 
 def softmax_layer(layer: Layer) -> Node:
@@ -50,7 +57,7 @@ def softmax_layer(layer: Layer) -> Node:
     if layer.kind == "flat" or layer.config.get("axis", -1) not in (-1, [-1]):
         raise layer.refused("a softmax over all steps needs all of them")
     function = activation("softmax", layer.name, layer.keras_major)
-    return _elementwise(layer, lambda x: function(np, x))
+    return stateless(layer, function)
 
 
 def leaky_relu(layer: Layer) -> Node:
@@ -58,8 +65,8 @@ def leaky_relu(layer: Layer) -> Node:
     slope = _number(layer, layer.config.get("negative_slope", layer.config.get("alpha", 0.3)))
     if 0 <= slope <= 1:
         kernel = _activation_op(layer, Activation.LEAKY_RELU, slope)
-        return _elementwise(layer, lambda x: np.maximum(x, x.dtype.type(slope) * x), kernel)
-    return _elementwise(layer, lambda x: np.where(x > 0, x, x.dtype.type(slope) * x))
+        return stateless(layer, lambda xp, x: xp.maximum(x, slope * x), kernel)
+    return stateless(layer, lambda xp, x: xp.where(x > 0, x, slope * x))
 
 
 def relu(layer: Layer) -> Node:
@@ -68,20 +75,19 @@ def relu(layer: Layer) -> Node:
     slope = _number(layer, layer.config.get("negative_slope") or 0.0)
     threshold = _number(layer, layer.config.get("threshold") or 0.0)
 
-    def function(x: Any) -> Any:
-        kind = x.dtype.type
-        y = np.where(x >= threshold, x, kind(slope) * (x - kind(threshold)))
-        return y if top is None else np.minimum(y, kind(top))
+    def function(xp: Any, x: Any) -> Any:
+        y = xp.where(x >= threshold, x, slope * (x - threshold))
+        return y if top is None else xp.minimum(y, top)
 
     plain = top is None and slope == 0 and threshold == 0
-    return _elementwise(layer, function, _activation_op(layer, Activation.RELU) if plain else None)
+    return stateless(layer, function, _activation_op(layer, Activation.RELU) if plain else None)
 
 
 def elu(layer: Layer) -> Node:
     """`ELU(alpha)`."""
     alpha = _number(layer, layer.config.get("alpha", 1.0))
     kernel = _activation_op(layer, Activation.ELU, alpha)
-    return _elementwise(layer, lambda x: np.where(x > 0, x, x.dtype.type(alpha) * np.expm1(np.minimum(x, 0))), kernel)
+    return stateless(layer, lambda xp, x: xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))), kernel)
 
 
 def rescaling(layer: Layer) -> Node:
@@ -89,7 +95,7 @@ def rescaling(layer: Layer) -> Node:
     scale = _number(layer, layer.config.get("scale", 1.0))
     offset = _number(layer, layer.config.get("offset", 0.0))
     kernel = (KernelOp(Operation.RESCALE, layer.width, layer.width, parameter=scale, offset=offset),)
-    return _elementwise(layer, lambda x: x * x.dtype.type(scale) + x.dtype.type(offset), kernel)
+    return stateless(layer, lambda _, x: x * scale + offset, kernel)
 
 
 def _number(layer: Layer, value: Any) -> float:

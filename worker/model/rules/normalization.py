@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,19 +9,12 @@ import numpy as np
 from worker.model.files.weights import WAY_OUT, Array
 from worker.model.program import Node
 from worker.model.rules.context import Layer, shown
+from worker.model.rules.elementwise import stateless
 
 DENOMINATOR_MIN = 1e-7
 """Keras' `backend.epsilon()`."""
 SQUARES_MIN = 1e-12
 """Of `UnitNormalization`."""
-
-
-def _stateless(layer: Layer, function: Callable[[Any], Any]) -> Node:
-    def step(x: Any, state: Any, steps: Any) -> Any:
-        del state, steps
-        return function(x)
-
-    return Node(layer.name, layer.class_name, layer.kind, layer.width, 0, step, function, layer.exact())
 
 
 def _over_features(layer: Layer) -> None:
@@ -60,7 +52,7 @@ def batch_normalization(layer: Layer) -> Node:
     wide = {name: weight.astype(np.float64) for name, weight in given.items()}
     factor = wide.get("gamma", 1.0) / np.sqrt(wide["moving_variance"] + epsilon)
     offset = wide.get("beta", 0.0) - wide["moving_mean"] * factor
-    return _stateless(layer, lambda x: x * factor.astype(x.dtype) + np.asarray(offset, x.dtype))
+    return stateless(layer, lambda xp, x: x * xp.asarray(factor, x.dtype) + xp.asarray(offset, x.dtype))
 
 
 def layer_normalization(layer: Layer) -> Node:
@@ -74,12 +66,12 @@ def layer_normalization(layer: Layer) -> Node:
     )
     epsilon = _number(layer, "epsilon", 1e-3)
 
-    def function(x: Any) -> Any:
-        centred = x - x.mean(axis=-1, keepdims=True)
-        y = centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + x.dtype.type(epsilon))
-        return y * given.get("gamma", x.dtype.type(1)) + given.get("beta", x.dtype.type(0))
+    def function(xp: Any, x: Any) -> Any:
+        centred = x - xp.mean(x, axis=-1, keepdims=True)
+        y = centred / xp.sqrt(xp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+        return y * given.get("gamma", 1.0) + given.get("beta", 0.0)
 
-    return _stateless(layer, function)
+    return stateless(layer, function)
 
 
 def rms_normalization(layer: Layer) -> Node:
@@ -87,17 +79,13 @@ def rms_normalization(layer: Layer) -> Node:
     _over_features(layer)
     (scale,) = _vectors(layer, ["scale"])
     epsilon = _number(layer, "epsilon", DENOMINATOR_MIN)
-    return _stateless(
-        layer, lambda x: x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + x.dtype.type(epsilon)) * scale
-    )
+    return stateless(layer, lambda xp, x: x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + epsilon) * scale)
 
 
 def unit_normalization(layer: Layer) -> Node:
     """Length 1 over the features."""
     _over_features(layer)
-    return _stateless(
-        layer, lambda x: x / np.sqrt(np.maximum((x * x).sum(axis=-1, keepdims=True), x.dtype.type(SQUARES_MIN)))
-    )
+    return stateless(layer, lambda xp, x: x / xp.sqrt(xp.maximum(xp.sum(x * x, axis=-1, keepdims=True), SQUARES_MIN)))
 
 
 def normalization(layer: Layer) -> Node:
@@ -110,7 +98,7 @@ def normalization(layer: Layer) -> Node:
     else:
         mean, variance = _vectors(layer, ["mean", "variance"])[:2]
     deviation = np.maximum(np.sqrt(variance.astype(np.float64)), DENOMINATOR_MIN)
-    return _stateless(layer, lambda x: (x - mean) / deviation.astype(x.dtype))
+    return stateless(layer, lambda xp, x: (x - mean) / xp.asarray(deviation, x.dtype))
 
 
 def _given(layer: Layer, key: str) -> Array:

@@ -31,13 +31,13 @@ def global_average(layer: Layer) -> Node:
     _check_sequence(layer)
     width = layer.width
 
-    def step(x: Any, state: Any, steps: Any) -> Any:
+    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
         del steps
-        state[:, :width] += x
-        state[:, width] += 1
-        return held(state)
+        after = xp.concatenate([state[:, :width] + x, state[:, width:] + 1], axis=1)
+        return held(xp, after), after
 
-    def held(state: Any) -> Any:
+    def held(xp: Any, state: Any) -> Any:
+        del xp
         # 0 / 0 where every step was masked, as in Keras.
         return state[:, :width] / state[:, width:]
 
@@ -53,22 +53,22 @@ def global_average(layer: Layer) -> Node:
     )
 
 
-def _running(layer: Layer, together: Callable[[Any, Any], Any], accumulate: Callable[[Any], Any]) -> Node:
-    """State: the result so far."""
+def _running(layer: Layer, together: str, accumulate: Callable[[Any], Any]) -> Node:
+    """State: the result so far; `together` names the function that adds a step to it."""
     _check_sequence(layer)
 
-    def step(x: Any, state: Any, steps: Any) -> Any:
-        state[...] = np.where(steps[:, None] == 1, x, together(state, x))
-        return state
+    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
+        after = xp.where(steps[:, None] == 1, x, getattr(xp, together)(state, x))
+        return after, after
 
     return Node(
-        layer.name, layer.class_name, "last", layer.width, layer.width, step, accumulate, held=lambda state: state
+        layer.name, layer.class_name, "last", layer.width, layer.width, step, accumulate, held=lambda _, state: state
     )
 
 
 def global_max(layer: Layer) -> Node:
     """Masked steps count as well: Keras ignores the mask here."""
-    return _running(layer, np.maximum, lambda x: np.maximum.accumulate(x, axis=1))
+    return _running(layer, "maximum", lambda x: np.maximum.accumulate(x, axis=1))
 
 
 def mean_over_time(layer: Layer) -> Node:
@@ -83,12 +83,12 @@ def max_over_time(layer: Layer) -> Node:
 
 def min_over_time(layer: Layer) -> Node:
     _over_time(layer)
-    return _running(layer, np.minimum, lambda x: np.minimum.accumulate(x, axis=1))
+    return _running(layer, "minimum", lambda x: np.minimum.accumulate(x, axis=1))
 
 
 def sum_over_time(layer: Layer) -> Node:
     _over_time(layer)
-    return _running(layer, np.add, lambda x: np.cumsum(x, axis=1))
+    return _running(layer, "add", lambda x: np.cumsum(x, axis=1))
 
 
 def last_step(layer: Layer) -> Node:
@@ -101,8 +101,8 @@ def last_step(layer: Layer) -> Node:
     if slices not in ([everything, -1], [everything, -1, everything]):
         raise layer.refused("it takes out something else than the last step", "use x[:, -1]")
 
-    def step(x: Any, state: Any, steps: Any) -> Any:
-        del state, steps
-        return x
+    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
+        del xp, steps
+        return x, state
 
     return Node(layer.name, layer.class_name, "last", layer.width, 0, step, lambda x: x)

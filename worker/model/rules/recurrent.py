@@ -58,17 +58,13 @@ def lstm(layer: Layer) -> Node:
     inner = activation(names[0], layer.name, layer.keras_major)
     gate = activation(names[1], layer.name, layer.keras_major)
 
-    if (activation_name(names[0]), activation_name(names[1])) == ("tanh", "sigmoid"):
-        step = _fused_lstm(kernel, recurrent, bias, units)
-    else:
-
-        def step(x: Any, state: Any, steps: Any) -> Any:
-            del steps
-            h, c = state[:, :units], state[:, units:]
-            i, f, g, o = np.split(x @ kernel + h @ recurrent + bias, 4, axis=1)
-            c[...] = gate(np, f) * c + gate(np, i) * inner(np, g)
-            h[...] = gate(np, o) * inner(np, c)
-            return h
+    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
+        del steps
+        h, c = state[:, :units], state[:, units:]
+        z = x @ kernel + h @ recurrent + bias
+        c = gate(xp, z[:, units : 2 * units]) * c + gate(xp, z[:, :units]) * inner(xp, z[:, 2 * units : 3 * units])
+        h = gate(xp, z[:, 3 * units :]) * inner(xp, c)
+        return h, xp.concatenate([h, c], axis=1)
 
     def whole(x: Any, mask: Any = None) -> Any:
         k, r, b = kernel.astype(np.float64), recurrent.astype(np.float64), bias.astype(np.float64)
@@ -89,6 +85,7 @@ def lstm(layer: Layer) -> Node:
         np.concatenate([np.split(part, 4, -1)[gate] for gate in (0, 1, 3, 2)], -1) for part in (kernel, recurrent, bias)
     ]
     op = _kernel_op(layer, Operation.LSTM, units, tuple(parts), names[0], names[1])
+    usual = (activation_name(names[0]), activation_name(names[1])) == ("tanh", "sigmoid")
     return Node(
         layer.name,
         "LSTM",
@@ -98,8 +95,9 @@ def lstm(layer: Layer) -> Node:
         step,
         whole,
         kernel=op,
-        held=lambda state: state[:, :units],
+        held=lambda _, state: state[:, :units],
         whole_masked=whole,
+        in_place=_fused_lstm(kernel, recurrent, bias, units) if usual else None,
     )
 
 
@@ -152,30 +150,30 @@ def gru(layer: Layer) -> Node:
     inner = activation(layer.config.get("activation", "tanh"), layer.name, layer.keras_major)
     gate = activation(layer.config.get("recurrent_activation", "sigmoid"), layer.name, layer.keras_major)
 
-    def cell(x: Any, h: Any, k: Any, r: Any, b: Any, rb: Any) -> Any:
+    def cell(xp: Any, x: Any, h: Any, k: Any, r: Any, b: Any, rb: Any) -> Any:
         a = x @ k + b
         if reset_after:
             m = h @ r + rb
-            z = gate(np, a[:, :units] + m[:, :units])
-            reset = gate(np, a[:, units : 2 * units] + m[:, units : 2 * units])
-            candidate = inner(np, a[:, 2 * units :] + reset * m[:, 2 * units :])
+            z = gate(xp, a[:, :units] + m[:, :units])
+            reset = gate(xp, a[:, units : 2 * units] + m[:, units : 2 * units])
+            candidate = inner(xp, a[:, 2 * units :] + reset * m[:, 2 * units :])
         else:
-            z = gate(np, a[:, :units] + h @ r[:, :units])
-            reset = gate(np, a[:, units : 2 * units] + h @ r[:, units : 2 * units])
-            candidate = inner(np, a[:, 2 * units :] + (reset * h) @ r[:, 2 * units :])
+            z = gate(xp, a[:, :units] + h @ r[:, :units])
+            reset = gate(xp, a[:, units : 2 * units] + h @ r[:, units : 2 * units])
+            candidate = inner(xp, a[:, 2 * units :] + (reset * h) @ r[:, 2 * units :])
         return z * h + (1 - z) * candidate
 
-    def step(x: Any, state: Any, steps: Any) -> Any:
+    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
         del steps
-        state[...] = h = cell(x, state, kernel, recurrent, bias, recurrent_bias)
-        return h
+        h = cell(xp, x, state, kernel, recurrent, bias, recurrent_bias)
+        return h, h
 
     def whole(x: Any, mask: Any = None) -> Any:
         wide = [each.astype(np.float64) for each in (kernel, recurrent, bias, recurrent_bias)]
         h = np.zeros((len(x), units))
         out = np.empty((*x.shape[:2], units))
         for t in range(x.shape[1]):
-            out[:, t] = h = _unmasked(mask, t, cell(x[:, t], h, *wide), h)
+            out[:, t] = h = _unmasked(mask, t, cell(np, x[:, t], h, *wide), h)
         return out
 
     names = layer.config.get("activation", "tanh"), layer.config.get("recurrent_activation", "sigmoid")
@@ -190,7 +188,7 @@ def gru(layer: Layer) -> Node:
         step,
         whole,
         kernel=op,
-        held=lambda state: state,
+        held=lambda _, state: state,
         whole_masked=whole,
     )
 
@@ -202,10 +200,10 @@ def simple_rnn(layer: Layer) -> Node:
     kernel, recurrent, bias = weighted(layer, [(layer.width, units), (units, units)], (units,))
     inner = activation(layer.config.get("activation", "tanh"), layer.name, layer.keras_major)
 
-    def step(x: Any, state: Any, steps: Any) -> Any:
+    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
         del steps
-        state[...] = h = inner(np, x @ kernel + state @ recurrent + bias)
-        return h
+        h = inner(xp, x @ kernel + state @ recurrent + bias)
+        return h, h
 
     def whole(x: Any, mask: Any = None) -> Any:
         h = np.zeros((len(x), units))
@@ -227,6 +225,6 @@ def simple_rnn(layer: Layer) -> Node:
         step,
         whole,
         kernel=op,
-        held=lambda state: state,
+        held=lambda _, state: state,
         whole_masked=whole,
     )

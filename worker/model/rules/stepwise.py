@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,23 +10,18 @@ import numpy as np
 from worker.model.files.weights import WAY_OUT
 from worker.model.program import Node
 from worker.model.rules.context import Layer, shown
+from worker.model.rules.elementwise import stateless
 
 
 def masking(layer: Layer) -> Node:
     """Steps whose features all have `mask_value` become zeros and are left out by what follows."""
     value = mask_value(layer)
 
-    def counts(x: Any) -> Any:
-        return (x != x.dtype.type(value)).any(axis=-1)
+    def counts(xp: Any, x: Any) -> Any:
+        return xp.any(x != xp.asarray(value, x.dtype), axis=-1)
 
-    def whole(x: Any) -> Any:
-        return np.where(counts(x)[..., None], x, x.dtype.type(0))
-
-    def step(x: Any, state: Any, steps: Any) -> Any:
-        del state, steps
-        return whole(x)
-
-    return Node(layer.name, "Masking", layer.kind, layer.width, 0, step, whole, mask=counts)
+    node = stateless(layer, lambda xp, x: xp.where(counts(xp, x)[..., None], x, xp.asarray(0, x.dtype)))
+    return replace(node, mask=counts)
 
 
 def mask_value(layer: Layer) -> float:
@@ -49,14 +45,13 @@ def prelu(layer: Layer) -> Node:
     alpha = np.ascontiguousarray(layer.weights[0].reshape(-1, layer.width))
     each_step = len(alpha) > 1
 
-    def bent(x: Any, slopes: Any) -> Any:
-        return np.maximum(x, 0) + slopes * np.minimum(x, 0)
+    def bent(xp: Any, x: Any, slopes: Any) -> Any:
+        return xp.maximum(x, 0) + slopes * xp.minimum(x, 0)
 
-    def step(x: Any, state: Any, steps: Any) -> Any:
-        del state
-        return bent(x, alpha.take(steps - 1, axis=0, mode="clip") if each_step else alpha)
+    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
+        return bent(xp, x, xp.take(alpha, steps - 1, axis=0, mode="clip") if each_step else alpha), state
 
     def whole(x: Any) -> Any:
-        return bent(x, alpha[: x.shape[1]].astype(x.dtype) if each_step else alpha.astype(x.dtype))
+        return bent(np, x, alpha[: x.shape[1]] if each_step else alpha)
 
     return Node(layer.name, "PReLU", layer.kind, layer.width, 0, step, whole, layer.exact())
