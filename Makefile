@@ -11,7 +11,7 @@ help:  ## What there is to make
 .venv/installed: pyproject.toml constraints.txt
 	@echo "Installing into .venv (once; TensorFlow makes it large)"
 	@test -d .venv || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable .
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[kernel]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed

@@ -19,8 +19,10 @@ from worker.ports import Stepper
 WAVE_STREAMS_MIN = 64
 """Streams a wave from which NumPy is the cheaper engine for small models: a wave costs it 20 to 30 µs whatever its size
 (`python -m benchmarks.engines`)."""
+KERNEL_ALWAYS_WEIGHTS_MAX = 1 << 15
+"""Up to it (an LSTM of 85 units) the weights stay close to a core: the kernel is the cheaper engine for any wave."""
 KERNEL_WEIGHTS_MAX = 1 << 17
-"""Above it (an LSTM of more than 180 units) the weights do not stay in a core's own cache, and the kernel loses."""
+"""Above it (an LSTM of more than 180 units) the kernel loses for small waves, too."""
 
 
 class SmallWavesByKernel:
@@ -49,9 +51,9 @@ def verify_engine(program: StepProgram, stepper: Stepper) -> None:
 
 
 def stepper_for(program: StepProgram, engine: str = "auto") -> Stepper:
-    """`numpy`: waves of streams, cheapest where a batch holds many. `kernel`: the same cost a sample for any number of
-    streams. `tensorflow`: waves on the GPU where there is one. `auto`: NumPy, and the kernel for small waves of a model
-    within KERNEL_WEIGHTS_MAX where numba is installed.
+    """`numpy`: waves of streams, cheapest for large models. `kernel`: the same cost a sample for any number of streams.
+    `tensorflow`: waves on the GPU where there is one. `auto`: where numba is installed the kernel for models within
+    KERNEL_ALWAYS_WEIGHTS_MAX, and for small waves of those within KERNEL_WEIGHTS_MAX; NumPy for all others.
 
     Raises ConfigError for an engine that cannot be had.
     """
@@ -70,9 +72,13 @@ def stepper_for(program: StepProgram, engine: str = "auto") -> Stepper:
         if found is None:
             raise _impossible(engine, reason)
         return KernelStepper(program, tables(found, program.features))
-    if found is None or sum(weight.size for op, _ in found for weight in op.weights) > KERNEL_WEIGHTS_MAX:
+    weights = sum(weight.size for op, _ in found or [] for weight in op.weights)
+    if found is None or weights > KERNEL_WEIGHTS_MAX:
         return NumpyStepper(program)
-    return SmallWavesByKernel(NumpyStepper(program), KernelStepper(program, tables(found, program.features)))
+    by_record = KernelStepper(program, tables(found, program.features))
+    if weights <= KERNEL_ALWAYS_WEIGHTS_MAX:
+        return by_record
+    return SmallWavesByKernel(NumpyStepper(program), by_record)
 
 
 def _impossible(engine: str, reason: str) -> ConfigError:

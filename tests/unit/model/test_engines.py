@@ -17,6 +17,7 @@ from worker.core.waves import deepest
 from worker.errors import ConfigError
 from worker.model.contract import verify
 from worker.model.engines import WAVE_STREAMS_MIN, SmallWavesByKernel, stepper_for, verify_engine
+from worker.model.kernel.stepper import KernelStepper
 from worker.model.load import load_program
 from worker.model.numpy_stepper import NumpyStepper
 
@@ -68,13 +69,21 @@ def test_an_empty_batch_is_no_call():
 
 
 @needs_numba
-def test_auto_takes_the_kernel_for_a_hot_key_and_numpy_for_many_streams():
+def test_auto_takes_the_kernel_for_small_models():
     compiled = load_program(REFERENCE)
+    stepper = stepper_for(compiled, "auto")
+    assert isinstance(stepper, KernelStepper)
+    verify_engine(compiled, stepper)
+
+
+@needs_numba
+def test_auto_takes_the_kernel_for_a_hot_key_and_numpy_for_many_streams_of_a_model_of_middle_size():
+    compiled = program([layer("LSTM", units=120), layer("Dense", units=1, activation="sigmoid")])
     stepper = stepper_for(compiled, "auto")
     assert isinstance(stepper, SmallWavesByKernel)
     verify_engine(compiled, stepper)
     for slots in (np.zeros(50, np.int64), np.arange(WAVE_STREAMS_MIN), np.arange(WAVE_STREAMS_MIN) % 60):
-        features = np.random.default_rng(1).standard_normal((len(slots), 3)).astype(np.float32)
+        features = np.random.default_rng(1).standard_normal((len(slots), compiled.features)).astype(np.float32)
         steps = steps_of(slots, 100)
         mine, other = in_place(128, compiled.state_size), in_place(128, compiled.state_size)
         few = len(slots) < WAVE_STREAMS_MIN * deepest(slots)

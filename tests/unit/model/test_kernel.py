@@ -40,6 +40,35 @@ def test_every_operation_equals_the_float64_evaluation():
     assert verify(compiled, stepper_for(compiled, "kernel")).largest_difference <= 1e-6
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        layer("LSTM", units=19, return_sequences=True),
+        layer("GRU", units=45, return_sequences=True, reset_after=True),
+        layer("GRU", units=27, return_sequences=True, reset_after=False),
+    ],
+)
+def test_widths_of_whole_blocks_of_vectors_and_of_what_is_left_equal_the_float64_evaluation(first):
+    layers = [first, layer("Flatten"), layer("Dense", units=11, activation="softmax")]
+    compiled = program(layers, features=5, timesteps=6)
+    assert verify(compiled, stepper_for(compiled, "kernel")).largest_difference <= 1e-6
+
+
+@settings(deadline=None)
+@given(st.integers(0, 9), st.integers(0, 150), st.integers(0, 3))
+def test_a_product_is_that_of_numpy_at_any_width_and_touches_nothing_behind_it(rows, width, apart):
+    from tests.unit.model.kernel_product import product
+
+    generator = np.random.default_rng(width)
+    z, x = generator.standard_normal(width + 3).astype(np.float32), generator.standard_normal(rows).astype(np.float32)
+    weights = generator.standard_normal((rows, width + apart)).astype(np.float32)
+    wanted = z.copy()
+    wanted[:width] += x @ weights[:, :width]
+    product(z, x, weights, width)
+    np.testing.assert_allclose(z, wanted, rtol=1e-4, atol=1e-5)
+    assert z[width:].tobytes() == wanted[width:].tobytes()
+
+
 def test_the_reference_model_equals_the_float64_evaluation():
     compiled = load_program(REFERENCE)
     assert verify(compiled, stepper_for(compiled, "kernel")).largest_difference <= 1e-6
