@@ -14,7 +14,7 @@ import numpy as np
 FOLDER = Path(__file__).parent / "graphs"
 FEATURES, TIMESTEPS, SEQUENCES = 3, 12, 4
 MASK_VALUES = {"masked_recurrent": 0.0, "masked_average": -1.0, "masked_flatten": 0.0}
-ALSO_HDF5 = ("shared_layers", "nested_models", "masked_recurrent", "strided_windows", "normalisations")
+ALSO_HDF5 = ("shared_layers", "nested_models", "masked_recurrent", "strided_windows", "normalisations", "cells")
 
 
 def functional(keras):
@@ -139,15 +139,78 @@ def sequential(keras):
     }
 
 
+def together(keras):
+    """As `functional`: layers that are stepped together with the one after them, and parts of a sequence."""
+    lay, ops = keras.layers, keras.ops
+    every = {"return_sequences": True}
+
+    def head(*values):
+        return lay.Dense(1, activation="sigmoid")(values[0] if len(values) == 1 else lay.Concatenate()(list(values)))
+
+    def cells(x):
+        y = lay.RNN(lay.LSTMCell(4), **every)(x)
+        return head(lay.RNN([lay.GRUCell(3), lay.SimpleRNNCell(2), lay.GRUCell(3, reset_after=False)])(y))
+
+    def zeros_before_windows(x):
+        y = lay.Conv1D(4, 3)(lay.ZeroPadding1D((2, 0))(x))
+        return head(lay.LSTM(3)(lay.MaxPooling1D(3, strides=2)(lay.ZeroPadding1D((1, 0))(y))))
+
+    def cropped(x):
+        return head(lay.GRU(3)(lay.Cropping1D((1, 2))(lay.LSTM(3, **every)(x))))
+
+    def picked_steps(x):
+        y = lay.LSTM(3, **every)(x)
+        return head(y[:, 2], y[:, -3, :], lay.GRU(2)(y[:, 1:]), lay.GRU(2)(y[:, 1:-2, :]))
+
+    def attention_pooling(x):
+        y = lay.LSTM(4, **every)(x)
+        weights = lay.Softmax(axis=1)(lay.Dense(1, activation="tanh")(y))
+        return head(ops.sum(lay.Multiply()([y, weights]), axis=1))
+
+    def attention_pooling_by_dot(x):
+        y = lay.LSTM(4, **every)(x)
+        dot = lay.Dot(axes=1)([lay.Softmax(axis=1)(lay.Dense(1)(y)), y])
+        of_each_feature = lay.GlobalAveragePooling1D()(ops.softmax(lay.Dense(4)(y), axis=1) * y)
+        return head(lay.Flatten()(dot), of_each_feature)
+
+    def normalised_over_time(x):
+        return head(lay.LSTM(3)(lay.BatchNormalization(axis=1)(lay.GRU(4, **every)(x))))
+
+    def normalised_flatten(x):
+        return head(lay.BatchNormalization()(lay.Flatten()(lay.LSTM(3, **every)(x))))
+
+    def sloped_flatten(x):
+        return head(lay.LeakyReLU()(lay.Flatten()(lay.LSTM(3, **every)(x))))
+
+    def joined_flatten(x):
+        y = lay.LSTM(3, **every)(x)
+        joined = lay.Concatenate()([lay.Flatten()(y), lay.LSTM(2)(y), lay.Flatten()(lay.Conv1D(2, 3, strides=2)(x))])
+        return head(lay.ReLU(negative_slope=0.1)(joined))
+
+    def joined_dense(x):
+        y = lay.LSTM(3, **every)(x)
+        return head(lay.GRU(2)(y), lay.Dense(2, activation="relu")(lay.Flatten()(y)))
+
+    of_any_length = cells, zeros_before_windows, cropped, picked_steps, attention_pooling, attention_pooling_by_dot
+    of_one_length = normalised_over_time, normalised_flatten, sloped_flatten, joined_flatten, joined_dense
+    steps = dict.fromkeys(of_any_length) | dict.fromkeys(of_one_length, TIMESTEPS)
+    return {each.__name__: (each, steps[each]) for each in steps}
+
+
 def models(keras):
     """Name → model, number of steps where it is fixed."""
-    for name, (function, steps) in functional(keras).items():
-        keras.utils.set_random_seed(len(name))
-        inputs = keras.layers.Input((steps, FEATURES))
-        yield name, keras.Model(inputs, function(inputs), name=name), steps
+    yield from functional_models(keras, functional(keras))
     for name, (layers, steps) in sequential(keras).items():
         keras.utils.set_random_seed(len(name))
         yield name, keras.Sequential([keras.layers.Input((steps, FEATURES)), *layers], name=name), steps
+    yield from functional_models(keras, together(keras))
+
+
+def functional_models(keras, functions):
+    for name, (function, steps) in functions.items():
+        keras.utils.set_random_seed(len(name))
+        inputs = keras.layers.Input((steps, FEATURES))
+        yield name, keras.Model(inputs, function(inputs), name=name), steps
 
 
 def weight(generator, variable):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,26 +33,13 @@ from worker.model.rules.table import (
     SEVERAL_INPUTS,
 )
 from worker.model.schedule import Schedule
+from worker.model.together import NEXT, PADDED, check_alike, finished, unfinished
+from worker.model.value import Value
 
 STATE_FLOATS_MAX = 1 << 20
 """Of one stream: 4 MiB."""
 BUFFER = "train it without this layer, or keep the samples and run all of it by model.mode = 'buffer' (--mode buffer)"
 HEADS = ("sigmoid", "softmax")
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """What flows between layers. `number` is the program's; `schedule` says at which steps it is new.
-
-    `exact_from`: the first step at which it is the trained layer's. `masked`: a `Masking` layer is before it.
-    """
-
-    number: int
-    width: int
-    kind: str
-    schedule: Schedule = ALWAYS
-    exact_from: int = 1
-    masked: bool = False
 
 
 def compile_model(file: ModelFile, timesteps: int | None = None) -> StepProgram:
@@ -106,20 +93,34 @@ class _Compiler:
     def _placed(self, number: int, place: Place) -> Value:
         inputs = [self._values[each] for each in place.inputs]
         layer = self._layer(place, inputs)
+        if not inputs:
+            raise layer.refused("it is called with nothing", "call it with one value")
+        value = unfinished(layer, inputs)
+        if value is not None:
+            return value
+        layer.weights = self._weights(place)
+        if number in self._heads and layer.class_name == "Dense":
+            # Logits and outputs are published apart, so the program stops before the head's activation.
+            layer.config["activation"] = "linear"
+        value = finished(layer, inputs, self._steps, self._added)
+        if value is not None:
+            self._used.extend(layer.weights)
+            return value
         if place.class_name in FLATTENING:
             return self._flattened(layer, inputs[0])
+        return self._by_rule(layer, inputs, number in self._heads)
+
+    def _by_rule(self, layer: Layer, inputs: list[Value], is_head: bool) -> Value:
         rule = RULES.get(layer.class_name)
         if rule is None:
             way_out = BUFFER if layer.class_name in REASONS else "the layers that can be stepped are in docs/models.md"
             raise layer.refused(REASONS.get(layer.class_name, "this class of layer is not known"), way_out)
         if len(inputs) != 1 and layer.class_name not in SEVERAL_INPUTS:
             raise layer.refused(f"it is called with {len(inputs)} values", "call it with one")
-        layer.weights = self._weights(place)
-        if number in self._heads:
-            # Logits and outputs are published apart, so the program stops before the head's activation.
-            if layer.class_name != "Dense":
-                return inputs[0]
-            layer.config["activation"] = "linear"
+        if layer.widths:
+            check_alike(layer, inputs)
+        if is_head and layer.class_name != "Dense":
+            return inputs[0]
         node = rule(layer)
         self._used.extend(layer.weights)
         if layer.class_name == "Masking":
@@ -139,13 +140,14 @@ class _Compiler:
 
     def _layer(self, place: Place, inputs: list[Value]) -> Layer:
         first = inputs[0] if inputs else self._values[INPUT]
+        kinds = {each.kind for each in inputs}
         widths = tuple(each.width for each in inputs)
         config = {**place.config, "name": place.name}
         class_name = place.class_name
         if class_name in OPERATIONS and place.config.keys() <= {"name", "dtype", "axis"}:
             class_name, more = OPERATIONS[class_name]
             config |= more
-        if place.arguments and class_name in ("GetItem",):
+        if class_name == "GetItem" and place.arguments:
             config["keys"] = place.arguments
         layer = Layer(
             name=place.name,
@@ -153,7 +155,8 @@ class _Compiler:
             config=config,
             weights=[],
             width=first.width,
-            kind=first.kind,
+            kind="sequence" if first.kind == PADDED else "end" if kinds == {"last", "end"} else first.kind,
+            padding=first.padding,
             timesteps=first.schedule.length(self._steps),
             keras_major=self._file.keras_major,
             widths=widths if len(widths) > 1 else (),
@@ -163,20 +166,7 @@ class _Compiler:
             raise layer.refused("it is called with a constant", "put the constant into a layer, such as Rescaling")
         if class_name == "TimeDistributed":
             layer = _distributed(layer)
-        if layer.widths:
-            self._check_together(layer, inputs)
         return layer
-
-    def _check_together(self, layer: Layer, inputs: list[Value]) -> None:
-        if len({each.kind for each in inputs}) != 1:
-            kinds = " and ".join(sorted({each.kind for each in inputs}))
-            raise layer.refused(f"its inputs are of different kinds ({kinds})", "end its branches in the same way")
-        if layer.kind == "flat":
-            raise layer.refused("it joins flattened sequences", "join them before Flatten, or after Dense")
-        if len({each.schedule for each in inputs}) != 1:
-            raise layer.refused("its inputs have different lengths", "give its branches the same strides and windows")
-        if any(each.masked for each in inputs):
-            raise layer.refused("masks of several values are not supported", "use Masking in front of one branch only")
 
     def _flattened(self, layer: Layer, value: Value) -> Value:
         if layer.config.get("data_format") == "channels_first":
@@ -211,6 +201,9 @@ class _Compiler:
         )
 
     def _check_end(self, output: Value) -> None:
+        if output.kind in NEXT:
+            reason, way_out = NEXT[output.kind]
+            raise ModelNotStreamable(f"{self._file.path} ends too early: {reason}", way_out)
         if output.kind == "flat":
             raise ModelNotStreamable(f"{self._file.path} ends with Flatten", "a classifier ends with Dense")
         if output.kind == "sequence":
@@ -222,7 +215,11 @@ class _Compiler:
     def _fingerprint(self) -> str:
         """sha256 of what the numbers depend on: layer configurations in canonical form, wiring, steps, and weights."""
         places = self._graph.places
-        layers = [{"class_name": place.class_name, "config": _essential(place.config)} for place in places]
+        layers = [
+            {"class_name": place.class_name, "config": _essential(place.config)}
+            | ({"arguments": place.arguments} if place.arguments else {})
+            for place in places
+        ]
         parts: list[Any] = [layers, self._steps, self._file.keras_major < 3]
         if [place.inputs for place in places] != [(number,) for number in range(len(places))]:
             parts.append([[list(place.inputs) for place in places], list(self._graph.outputs)])
@@ -292,9 +289,20 @@ def _head(graph: Graph, output: int) -> tuple[int, str]:
 _IRRELEVANT = ("name", "trainable", "dtype", "batch_shape", "batch_input_shape", "build_config", "seed", "rate")
 
 
+_LAYERS_WITHIN = ("layer", "cell", "cells")
+
+
 def _essential(config: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: value
+        key: _essential_within(value) if key in _LAYERS_WITHIN else value
         for key, value in config.items()
         if key not in _IRRELEVANT and not key.endswith(("_initializer", "_regularizer", "_constraint"))
     }
+
+
+def _essential_within(value: Any) -> Any:
+    """Of the layer, cell or list of cells that a layer holds."""
+    if isinstance(value, list):
+        return [_essential_within(each) for each in value]
+    config = value.get("config") if isinstance(value, dict) else None
+    return {**value, "config": _essential(config)} if isinstance(config, dict) else value

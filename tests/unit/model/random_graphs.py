@@ -22,19 +22,22 @@ MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
 class RandomModel:
     """Layers are added to `(name, width)` values; `weights` by layer name."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, features: int | None = None, fixed: bool | None = None) -> None:
+        """What is not given is random: the number of features, and whether the file fixes that of steps."""
         self.random = Random(seed)
         self.weights: dict[str, list[np.ndarray]] = {}
         self._numbers = np.random.default_rng(seed)
         self._layers: list[dict[str, Any]] = []
         self._calls: dict[str, int] = {}
-        self.features = self.random.randint(1, 4)
-        self.fixed = self.random.random() < 0.5
+        self.features = features or self.random.randint(1, 4)
+        self.fixed = self.random.random() < 0.5 if fixed is None else fixed
         shape = [None, TIMESTEPS if self.fixed else None, self.features]
         self._layers.append(
             {"class_name": "InputLayer", "config": {"name": "input", "batch_shape": shape}, "inbound_nodes": []}
         )
         self.input = ("input", 0)
+        self.parts: set[str] = set()
+        """What is in it besides the classes of its layers."""
 
     def array(self, *shape: int) -> np.ndarray:
         return self._numbers.normal(0, 0.4, shape).astype(np.float32)
@@ -57,18 +60,39 @@ class RandomModel:
         entry["inbound_nodes"].append({"args": [tensors[0] if len(tensors) == 1 else tensors, *given], "kwargs": {}})
         return (name, len(entry["inbound_nodes"]) - 1)
 
-    def program(self, output: Any) -> StepProgram:
+    def program(self, output: Any, timesteps: int | None = TIMESTEPS) -> StepProgram:
         inner = {"layers": self._layers, "input_layers": ["input", 0, 0], "output_layers": [*output, 0]}
         configuration = {"class_name": "Functional", "config": inner}
         file = ModelFile(Path("random.keras"), configuration, 3, lambda path, _class, _k: self.weights.get(path, []))
-        return compile_model(file, TIMESTEPS)
+        return compile_model(file, timesteps)
+
+    def steps_of(self, value: Any) -> int:
+        """How many values of a sequence of TIMESTEPS there are."""
+        return len(self.program(self.add("GlobalMaxPooling1D", [value], [])).new_steps(TIMESTEPS))
 
     # ---- layers
 
     def recurrent(self, value: Any, width: int, units: int, every: bool = True) -> Any:
+        if self.random.random() < 0.2:
+            return self.cells(value, width, units, every)
+        class_name, weights, config = self.recurrence(width, units)
+        return self.add(class_name, [value], weights, return_sequences=every, **config)
+
+    def cells(self, value: Any, width: int, units: int, every: bool) -> Any:
+        """`RNN` of one cell, or of several."""
+        found = [self.recurrence(width, units)]
+        while self.random.random() < 0.4:
+            found.append(self.recurrence(units, units))
+        cells = [{"class_name": f"{class_name}Cell", "config": config} for class_name, _, config in found]
+        weights = [array for _, arrays, _ in found for array in arrays]
+        stacked = {"class_name": "StackedRNNCells", "config": {"cells": cells}}
+        self.parts.add("stacked cells" if len(cells) > 1 else "a cell")
+        return self.add("RNN", [value], weights, cell=stacked if len(cells) > 1 else cells[0], return_sequences=every)
+
+    def recurrence(self, width: int, units: int) -> tuple[str, list[np.ndarray], dict[str, Any]]:
         class_name = self.random.choice(("LSTM", "GRU", "SimpleRNN"))
         gates = {"LSTM": 4, "GRU": 3, "SimpleRNN": 1}[class_name]
-        config: dict[str, Any] = {"units": units, "return_sequences": every, "use_bias": self.random.random() < 0.8}
+        config: dict[str, Any] = {"units": units, "use_bias": self.random.random() < 0.8}
         weights = [self.array(width, gates * units), self.array(units, gates * units)]
         if class_name == "GRU":
             config["reset_after"] = self.random.random() < 0.5
@@ -77,7 +101,7 @@ class RandomModel:
             weights.append(self.array(2, gates * units) if twice else self.array(gates * units))
         if self.random.random() < 0.3:
             config["activation"] = self.random.choice(("tanh", "sigmoid", "softsign"))
-        return self.add(class_name, [value], weights, **config)
+        return class_name, weights, config
 
     def dense(self, value: Any, width: int, units: int, **config: Any) -> Any:
         config = {"units": units, "activation": self.random.choice(ACTIVATIONS), **config}
@@ -92,12 +116,16 @@ class RandomModel:
         kind = self.random.choice(("Conv1D", "DepthwiseConv1D", "SeparableConv1D", "MaxPooling1D", "AveragePooling1D"))
         size, stride = self.random.randint(1, 3), self.random.randint(1, 2) if strided else 1
         if kind.endswith("Pooling1D"):
+            value = self.padded(value, size - 1)
             return self.add(kind, [value], [], pool_size=[size], strides=[stride]), width
         config: dict[str, Any] = {"kernel_size": [size], "strides": [stride], "activation": "tanh"}
-        if stride == 1:
-            config["dilation_rate"] = [self.random.randint(1, 2)]
+        dilation = self.random.randint(1, 2) if stride == 1 else 1
+        config["dilation_rate"] = [dilation]
+        causal = kind == "Conv1D" and self.random.random() < 0.4
+        if not causal:
+            value = self.padded(value, (size - 1) * dilation)
         if kind == "Conv1D":
-            config |= {"filters": 3, "padding": self.random.choice(("causal", "valid")), "groups": 1}
+            config |= {"filters": 3, "padding": "causal" if causal else "valid", "groups": 1}
             return self.add(kind, [value], [self.array(size, width, 3), self.array(3)], **config), 3
         config["depth_multiplier"] = multiplier = self.random.randint(1, 2)
         depthwise = self.array(size, width, multiplier)
@@ -105,6 +133,46 @@ class RandomModel:
             return self.add(kind, [value], [depthwise, self.array(width * multiplier)], **config), width * multiplier
         pointwise = self.array(1, width * multiplier, 2)
         return self.add(kind, [value], [depthwise, pointwise, self.array(2)], filters=2, **config), 2
+
+    def padded(self, value: Any, zeros_max: int) -> Any:
+        """At times with zeros before it, and a layer that does nothing between them and what follows."""
+        zeros = self.random.randint(0, zeros_max)
+        if not zeros or self.random.random() < 0.5:
+            return value
+        self.parts.add("zeros before a window")
+        value = self.add("ZeroPadding1D", [value], [], padding=[zeros, 0])
+        return self.add("Dropout", [value], [], rate=0.1) if self.random.random() < 0.2 else value
+
+    def fewer_steps(self, value: Any) -> Any:
+        """Without its first or its last steps."""
+        left, right = self.random.randint(0, 2), self.random.randint(0, 2)
+        if self.random.random() < 0.5:
+            return self.add("Cropping1D", [value], [], cropping=[left, right])
+        self.parts.add("a range of steps")
+        return self.add("GetItem", [value], [], [_slice(), _slice(left or None, -right or None)])
+
+    def by_step(self, value: Any, width: int) -> Any:
+        """With numbers of its own for each step."""
+        steps = self.steps_of(value)
+        self.parts.add("numbers for each step")
+        if self.random.random() < 0.5:
+            return self.add("PReLU", [value], [self.array(steps, width)])
+        weights = [*(self.array(steps) for _ in range(3)), self.positive(steps)]
+        return self.add("BatchNormalization", [value], weights, axis=1)
+
+    def attention_pooling(self, value: Any, width: int) -> Any:
+        """A score of each step, its softmax over time, the weighted sum or average."""
+        self.parts.add("attention pooling")
+        dot = self.random.random() < 0.3
+        scores = self.dense(value, width, 1 if dot else self.random.choice((1, width)), outside=True)
+        weights = self.add("Softmax", [scores], [], axis=1)
+        pair = [weights, value] if self.random.random() < 0.5 else [value, weights]
+        if dot:
+            self.parts.add("attention pooling by Dot")
+            return self.add("Dot", pair, [], axes=1)
+        weighted = self.add("Multiply", pair, [])
+        kind = self.random.choice(("Sum", "Mean", "GlobalAveragePooling1D"))
+        return self.add(kind, [weighted], [], **({} if kind.startswith("Global") else {"axis": 1}))
 
     def elementwise(self, value: Any, width: int) -> Any:
         number = self.random.randrange(13 + len(PLAIN))
@@ -132,19 +200,30 @@ class RandomModel:
     def summary(self, value: Any, width: int) -> tuple[Any, int]:
         """A sequence to one vector."""
         kind = self.random.choice(
-            ("recurrent", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "Mean", "Max", "Min", "Sum", "GetItem")
+            (
+                *("recurrent", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "Mean", "Max", "Min", "Sum"),
+                *("GetItem", "GetItem", "attention", "attention"),
+            )
         )
         if kind == "recurrent":
             return self.recurrent(value, width, 3, every=False), 3
+        if kind == "attention":
+            return self.attention_pooling(value, width), width
         if kind == "GetItem":
-            everything = {"class_name": "__slice__", "config": {"start": None, "stop": None, "step": None}}
-            return self.add(kind, [value], [], [everything, -1]), width
+            step = self.random.randint(-3, min(self.steps_of(value), 4) - 1)
+            self.parts.add("a step from the front" if step >= 0 else "a step from the end")
+            return self.add(kind, [value], [], [_slice(), step]), width
         axis = {} if kind.startswith("Global") else {"axis": 1}
         return self.add(kind, [value], [], **axis), width
 
 
 def random_program(seed: int) -> StepProgram:
     """A model that can be stepped, with a sigmoid or softmax head."""
+    return random_graph(seed)[0]
+
+
+def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
+    """The same, and what is in it besides the classes of its layers."""
     model = RandomModel(seed)
     chance = model.random
     value, width = model.input, model.features
@@ -158,20 +237,29 @@ def random_program(seed: int) -> StepProgram:
         if kind < 0.3:
             units = chance.randint(1, 4)
             value, width = model.recurrent(value, width, units), units
-        elif kind < 0.55 and not masked:
+        elif kind < 0.5 and not masked:
             value, width = model.window(value, width, strided=True)
+        elif kind < 0.57 and not masked:
+            value = model.fewer_steps(value)
         elif kind < 0.85 and not masked:
             value, width = branched(model, value, width)
         elif kind < 0.9:
             shared = model.recurrent(value, width, width)
             value = model.again(shared[0], [shared])
+        elif kind < 0.95 and not masked and model.steps_of(value) > 1:
+            value = model.by_step(value, width)
         else:
             value = model.elementwise(value, width)
-    flat = model.fixed and not masked and chance.random() < 0.35
-    if flat:
-        return model.program(flattened(model, value, width))
-    value, width = (model.recurrent(value, width, 3, every=False), 3) if masked else model.summary(value, width)
-    return model.program(head(model, value, width))
+    return model.program(end(model, value, width, masked)), model.parts
+
+
+def end(model: RandomModel, value: Any, width: int, masked: bool) -> Any:
+    """From a sequence to the head."""
+    if masked:
+        return head(model, model.recurrent(value, width, 3, every=False), 3)
+    if model.fixed and model.random.random() < 0.5 and model.steps_of(value):
+        return flattened(model, value, width)
+    return head(model, *model.summary(value, width))
 
 
 def branched(model: RandomModel, value: Any, width: int) -> tuple[Any, int]:
@@ -183,12 +271,30 @@ def branched(model: RandomModel, value: Any, width: int) -> tuple[Any, int]:
 
 
 def flattened(model: RandomModel, value: Any, width: int) -> Any:
-    """Flatten and Dense; the number of steps that reach it is tried out."""
-    value = model.recurrent(value, width, 2)
-    probe = model.program(model.add("GlobalMaxPooling1D", [value], []))
-    steps = len(probe.new_steps(TIMESTEPS))
-    flat = model.add(model.random.choice(("Flatten", "Flatten", "Reshape")), [value], [], target_shape=[-1])
-    return head(model, flat, steps * 2)
+    """Flatten and Dense, at times with a summary beside the flattened sequence or beside what Dense makes of it."""
+    chance = model.random
+    sequence = model.recurrent(value, width, 2)
+    numbers = model.steps_of(sequence) * 2
+    flat = model.add(chance.choice(("Flatten", "Flatten", "Reshape")), [sequence], [], target_shape=[-1])
+    if numbers > 2 and chance.random() < 0.3:
+        model.parts.add("numbers for each step, flattened")
+        weights = [*(model.array(numbers) for _ in range(3)), model.positive(numbers)]
+        flat = model.add("BatchNormalization", [flat], weights)
+    beside = chance.random()
+    if beside < 0.3:
+        last, more = model.summary(value, width)
+        model.parts.add("joined with a flattened sequence")
+        flat = model.add("Concatenate", [last, flat] if chance.random() < 0.3 else [flat, last], [])
+        numbers += more
+    if chance.random() < 0.3:
+        model.parts.add("each number of a flattened sequence")
+        flat = model.add("LeakyReLU", [flat], [], negative_slope=0.2)
+    if 0.3 <= beside < 0.5:
+        last, more = model.summary(value, width)
+        model.parts.add("joined with a sum over all steps")
+        flat = model.add("Concatenate", [model.dense(flat, numbers, 2, outside=True), last], [])
+        numbers = 2 + more
+    return head(model, flat, numbers)
 
 
 def head(model: RandomModel, value: Any, width: int) -> Any:
@@ -198,3 +304,7 @@ def head(model: RandomModel, value: Any, width: int) -> Any:
     activation = "sigmoid" if units == 1 else model.random.choice(("sigmoid", "softmax"))
     weights = [model.array(width, units), model.array(units)]
     return model.add("Dense", [value], weights, units=units, activation=activation)
+
+
+def _slice(start: int | None = None, stop: int | None = None) -> dict[str, Any]:
+    return {"class_name": "__slice__", "config": {"start": start, "stop": stop, "step": None}}

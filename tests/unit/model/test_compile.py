@@ -15,6 +15,13 @@ DENSE = layer("Dense", units=1, activation="sigmoid")
 NAMES = [f"layer_{number}" for number in range(3)]
 
 
+def piece(start, stop, step=None):
+    return {"class_name": "__slice__", "config": {"start": start, "stop": stop, "step": step}}
+
+
+EVERYTHING = piece(None, None)
+
+
 def refusal(layers, **arguments) -> str:
     with pytest.raises(ModelNotStreamable) as refused:
         program(layers, **arguments)
@@ -129,7 +136,7 @@ def test_the_fingerprint_does_not_depend_on_names_or_on_how_the_model_was_traine
         ("Conv1D", {"filters": 3, "kernel_size": 1 << 15}, "its window is"),
         ("MaxPooling1D", {"pool_size": 2, "padding": "same"}, "looks at later steps"),
         ("Concatenate", {}, "one value"),
-        ("BatchNormalization", {"axis": 1}, "over time"),
+        ("BatchNormalization", {"axis": [1, 2]}, "over time"),
         ("LayerNormalization", {"axis": [1, 2]}, "over time"),
         ("GroupNormalization", {}, "over time"),
         ("TimeDistributed", {"layer": {"class_name": "LSTM", "config": {}}}, "single steps"),
@@ -148,7 +155,26 @@ def test_the_fingerprint_does_not_depend_on_names_or_on_how_the_model_was_traine
         ("Rescaling", {"scale": 10**400}, "not a number"),
         ("LeakyReLU", {"negative_slope": "big"}, "a parameter is 'big'"),
         ("ReLU", {"max_value": math.inf}, "a parameter is inf"),
-        ("Softmax", {"axis": 1}, "softmax"),
+        ("ZeroPadding1D", {"padding": [2, 1]}, "only at its end: train with ZeroPadding1D((3, 0))"),
+        ("ZeroPadding1D", {"padding": "same"}, "padding is 'same', not two whole numbers"),
+        ("ZeroPadding1D", {"padding": [1, 0], "data_format": "channels_first"}, "channels first"),
+        ("Cropping1D", {"cropping": [1, -1]}, "cropping is a list, not two whole numbers"),
+        ("Cropping1D", {"cropping": [1, True]}, "cropping is a list, not two whole numbers"),
+        ("RNN", {"cell": {"class_name": "MyCell", "config": {}}}, "use LSTMCell, GRUCell, SimpleRNNCell"),
+        ("RNN", {"cell": {"class_name": "LSTMCell", "config": "x"}}, "its cell is not one of Keras' own"),
+        ("RNN", {"cell": {"class_name": "StackedRNNCells", "config": {"cells": 3}}}, "not one of Keras' own"),
+        ("RNN", {"cell": {"class_name": "StackedRNNCells", "config": {"cells": []}}}, "it has no cell"),
+        ("RNN", {}, "its cell is not one of Keras' own"),
+        ("GetItem", {"keys": 3}, "something else than steps"),
+        ("GetItem", {"keys": [EVERYTHING, "x"]}, "other steps than one"),
+        ("GetItem", {"keys": [EVERYTHING, piece("x", None)]}, "other steps than one"),
+        ("GetItem", {"keys": [EVERYTHING, piece(None, "x")]}, "other steps than one"),
+        ("GetItem", {"keys": [EVERYTHING, piece(True, None)]}, "other steps than one"),
+        ("GetItem", {"keys": [EVERYTHING, piece(None, 3)]}, "other steps than one"),
+        ("GetItem", {"keys": [EVERYTHING, piece(-3, None)]}, "other steps than one"),
+        ("GetItem", {"keys": [EVERYTHING, piece(1, None, 2)]}, "other steps than one"),
+        ("GetItem", {"keys": [EVERYTHING, 5]}, "it takes step 6 of 5"),
+        ("GetItem", {"keys": [piece(1, None), -1]}, "something else than steps"),
     ],
 )
 def test_a_layer_that_cannot_be_stepped_is_refused_by_name_with_the_reason(class_name, config, said):

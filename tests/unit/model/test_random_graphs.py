@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.unit.model.random_graphs import TIMESTEPS, random_program
+from tests.unit.model.random_graphs import TIMESTEPS, random_graph
 from worker.model.contract import TOLERANCE, verify
 from worker.model.numpy_stepper import NumpyStepper
 from worker.model.program import StepProgram
@@ -19,6 +19,13 @@ GRAPHS = 600
 PARTS = 6
 RULE_TIMES_MIN = 20
 SEQUENCES = 5
+PARTS_OF_SEVERAL_LAYERS = (
+    *("a cell", "stacked cells", "zeros before a window", "a range of steps", "a step from the front"),
+    *("a step from the end", "attention pooling", "attention pooling by Dot"),
+    *("numbers for each step", "numbers for each step, flattened"),
+    *("joined with a flattened sequence", "joined with a sum over all steps", "each number of a flattened sequence"),
+)
+"""What the class of a single layer does not show."""
 
 
 def samples(program: StepProgram, seed: int) -> np.ndarray:
@@ -52,25 +59,27 @@ def check_every_way_of_stepping(program: StepProgram, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def served() -> Counter[str]:
-    """In how many graphs each class of layer was."""
+    """In how many graphs each class of layer was, and each of PARTS_OF_SEVERAL_LAYERS."""
     return Counter()
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_stepping_random_graphs_equals_their_whole(part, served):
     for seed in range(SEED + part * GRAPHS // PARTS, SEED + (part + 1) * GRAPHS // PARTS):
-        program = random_program(seed)
+        program, parts = random_graph(seed)
         try:
             check_every_way_of_stepping(program, seed)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {[row.class_name for row in program.plan]}: {error}") from error
-        served.update({row.class_name for row in program.plan})
+        served.update({row.class_name for row in program.plan} | parts)
 
 
 def test_every_rule_was_in_many_of_the_graphs(served, record_property):
-    rare = {name: served[name] for name in RULES if served[name] < RULE_TIMES_MIN}
+    wanted = (*RULES, *PARTS_OF_SEVERAL_LAYERS)
+    rare = {name: served[name] for name in wanted if served[name] < RULE_TIMES_MIN}
     assert served.total(), "run the whole file: the graphs count for this test"
     assert rare == {}
     record_property(
-        "counts", f"{GRAPHS} random graphs, every one of {len(RULES)} rules in at least {min(served[n] for n in RULES)}"
+        "counts",
+        f"{GRAPHS} random graphs, every one of {len(wanted)} rules in at least {min(served[n] for n in wanted)}",
     )

@@ -31,6 +31,8 @@ class Layer:
     """Of all values that reach it, where there are several."""
     waits: bool = False
     """Whether there are steps without a new value."""
+    padding: int = 0
+    """Zeros before the sequence that reaches it."""
 
     def refused(
         self, reason: str, way_out: str = "train it without this layer, or see model.mode = 'buffer'"

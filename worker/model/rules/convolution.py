@@ -94,7 +94,86 @@ def _pooling(layer: Layer, answer: Callable[[Any, Any], Any]) -> Node:
     _check_window(layer, size, 1)
     if _is_causal(layer):
         raise layer.refused("pooling has no causal padding", "build the model with padding='valid'")
-    return _windowed(layer, size, stride, 1, layer.width, answer, causal=False)
+    return _windowed(layer, size, stride, 1, layer.width, answer)
+
+
+def cropping(layer: Layer) -> Node:
+    """The end of a sequence is known `right` steps later, so the answer lags by so many."""
+    left, right = _ends(layer, "cropping")
+    return _delayed(layer, left, right)
+
+
+def zeros_before(layer: Layer) -> int:
+    """Of `ZeroPadding1D`. Raises ModelNotStreamable where it also pads the end."""
+    left, right = _ends(layer, "padding")
+    if right:
+        way_out = f"train with ZeroPadding1D(({left + right}, 0)), or --mode buffer"
+        raise layer.refused("zeros after the sequence are known only at its end", way_out)
+    return left
+
+
+def picked_steps(layer: Layer) -> Node:
+    """`x[:, i]`, `x[:, a:]` and `x[:, :-b]`."""
+    if layer.kind != "sequence":
+        raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
+    everything = {"start": None, "stop": None, "step": None}
+    keys = layer.config.get("keys")
+    keys = keys[0] if isinstance(keys, list) and len(keys) == 1 and isinstance(keys[0], list) else keys
+    found = [each.get("config") if isinstance(each, dict) else each for each in keys] if isinstance(keys, list) else []
+    if len(found) not in (2, 3) or found[0] != everything or found[2:] not in ([], [everything]):
+        raise layer.refused("it takes out something else than steps", "use x[:, -1]")
+    steps = found[1]
+    if isinstance(steps, dict) and steps.get("step") in (None, 1):
+        start, stop = (0 if steps.get(end) is None else steps[end] for end in ("start", "stop"))
+        if type(start) is int and type(stop) is int and 0 <= start <= WINDOW_MAX and -WINDOW_MAX <= stop <= 0:
+            return _delayed(layer, start, -stop)
+    if type(steps) is not int or not -WINDOW_MAX <= steps < WINDOW_MAX:
+        raise layer.refused("it takes out other steps than one, or all from or up to one", "use x[:, -1] or x[:, 2:]")
+    return _delayed(layer, 0, -1 - steps, "last") if steps < 0 else _one_step(layer, steps + 1)
+
+
+def _delayed(layer: Layer, left: int, right: int, kind: str = "sequence") -> Node:
+    """Each value `right` steps late, without the first `left`."""
+    return _windowed(layer, right + 1, 1, 1, layer.width, lambda _, window: window[..., 0, :], skipped=left, kind=kind)
+
+
+def _one_step(layer: Layer, number: int) -> Node:
+    """The value of one step, kept from then on."""
+    if layer.timesteps is not None and number > layer.timesteps:
+        raise layer.refused(f"it takes step {number} of {layer.timesteps}", WAY_OUT)
+
+    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
+        after = xp.where((steps == number)[:, None], x, state)
+        return after, after
+
+    def whole(x: Any) -> Any:
+        return np.repeat(x[:, number - 1 : number], max(0, x.shape[1] - number + 1), axis=1)
+
+    return Node(
+        layer.name,
+        layer.class_name,
+        "last",
+        layer.width,
+        layer.width,
+        step,
+        whole,
+        f"from step {number}",
+        schedule=Schedule(number),
+        held=lambda _, state: state,
+    )
+
+
+def _ends(layer: Layer, key: str) -> tuple[int, int]:
+    """A number for both ends, or a pair."""
+    if layer.kind != "sequence":
+        raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
+    if layer.config.get("data_format", "channels_last") not in (None, "channels_last"):
+        raise layer.refused("it takes channels first", "build the model with data_format='channels_last'")
+    value = layer.config.get(key, 1)
+    both = [value, value] if type(value) is int else value
+    if not isinstance(both, list) or len(both) != 2 or not all(type(n) is int and 0 <= n <= WINDOW_MAX for n in both):
+        raise layer.refused(f"{key} is {shown(value)}, not two whole numbers up to {WINDOW_MAX}", WAY_OUT)
+    return both[0], both[1]
 
 
 def _is_causal(layer: Layer) -> bool:
@@ -119,11 +198,24 @@ def _check_window(layer: Layer, size: int, dilation: int) -> None:
 
 
 def _windowed(
-    layer: Layer, size: int, stride: int, dilation: int, width: int, answer: Callable[[Any, Any], Any], causal: bool
+    layer: Layer,
+    size: int,
+    stride: int,
+    dilation: int,
+    width: int,
+    answer: Callable[[Any, Any], Any],
+    causal: bool = False,
+    skipped: int = 0,
+    kind: str = "sequence",
 ) -> Node:
-    """`answer` takes an array namespace and windows (…, size, F), oldest first."""
+    """`answer` takes an array namespace and windows (…, size, F), oldest first; it begins `skipped` windows late."""
     features, kept = layer.width, (size - 1) * dilation
-    schedule = Schedule(1 if causal else kept + 1, stride)
+    padding = layer.padding + kept * causal
+    if padding > kept:
+        raise layer.refused(
+            f"{padding} zeros before the sequence are more than its window reaches back", f"pad by at most {kept}"
+        )
+    schedule = Schedule(kept + 1 - padding + skipped, stride)
     holds = stride > 1 or layer.waits
     floats = kept * features
 
@@ -143,17 +235,17 @@ def _windowed(
         return state[:, floats:]
 
     def whole(x: Any) -> Any:
-        padded = np.concatenate([np.zeros((len(x), kept if causal else 0, features)), x], axis=1)
+        padded = np.concatenate([np.zeros((len(x), padding, features)), x], axis=1)
         windows = np.lib.stride_tricks.sliding_window_view(padded, kept + 1, axis=1) if padded.shape[1] > kept else None
         if windows is None:
             return np.zeros((len(x), 0, width))
-        return answer(np, np.moveaxis(windows, -1, -2)[:, ::stride, ::dilation])
+        return answer(np, np.moveaxis(windows, -1, -2)[:, skipped::stride, ::dilation])
 
     exact = "every step" if schedule.always else f"from step {schedule.first} of its input, every {stride}"
     return Node(
         layer.name,
         layer.class_name,
-        "sequence",
+        kind,
         width,
         floats + width * holds,
         step,

@@ -10,6 +10,7 @@ from worker.model.files.weights import WAY_OUT, Array
 from worker.model.program import Node
 from worker.model.rules.context import Layer, shown
 from worker.model.rules.elementwise import stateless
+from worker.model.rules.stepwise import by_step
 
 DENOMINATOR_MIN = 1e-7
 """Keras' `backend.epsilon()`."""
@@ -26,10 +27,11 @@ def _over_features(layer: Layer) -> None:
         raise layer.refused("it normalises over time, so every step depends on later ones", "normalise over axis=-1")
 
 
-def _vectors(layer: Layer, names: list[str]) -> list[Array]:
+def _vectors(layer: Layer, names: list[str], rows: tuple[int, int] | None = None) -> list[Array]:
     found = [weight.shape for weight in layer.weights[: len(names)]]
-    if found != [(layer.width,)] * len(names):
-        wanted = f"{', '.join(names)} of {layer.width} numbers each" if names else "nothing"
+    numbers = layer.width if rows is None else rows[0] * rows[1]
+    if found != [(numbers,)] * len(names):
+        wanted = f"{', '.join(names)} of {numbers} numbers each" if names else "nothing"
         raise layer.refused(f"its configuration implies {wanted}, the file has {found or 'none'}", WAY_OUT)
     return layer.weights
 
@@ -43,16 +45,32 @@ def _number(layer: Layer, key: str, default: float) -> float:
 
 
 def batch_normalization(layer: Layer) -> Node:
-    """With the moving statistics: one factor and one offset for each feature."""
-    _over_features(layer)
+    """With the moving statistics: one factor and one offset for each feature, or for each step where the axis is time
+    or the sequence is flattened."""
+    rows = _rows(layer)
     scale, center = layer.flag("scale", True), layer.flag("center", True)
     names = ["gamma"] * scale + ["beta"] * center + ["moving_mean", "moving_variance"]
-    given = dict(zip(names, _vectors(layer, names), strict=False))
+    given = dict(zip(names, _vectors(layer, names, rows), strict=False))
     epsilon = _number(layer, "epsilon", 1e-3)
     wide = {name: weight.astype(np.float64) for name, weight in given.items()}
     factor = wide.get("gamma", 1.0) / np.sqrt(wide["moving_variance"] + epsilon)
     offset = wide.get("beta", 0.0) - wide["moving_mean"] * factor
+    if rows is not None:
+        return by_step(layer, lambda _, x, f, o: x * f + o, [factor.reshape(rows), offset.reshape(rows)])
     return stateless(layer, lambda xp, x: x * xp.asarray(factor, x.dtype) + xp.asarray(offset, x.dtype))
+
+
+def _rows(layer: Layer) -> tuple[int, int] | None:
+    """(steps, numbers a step) of parameters that differ from step to step; None where they do not."""
+    axis = layer.config.get("axis", -1)
+    over_time = layer.kind == "sequence" and axis in (1, -2)
+    if not over_time and not (layer.kind == "flat" and axis in (-1, 1)):
+        _over_features(layer)
+        return None
+    if layer.timesteps is None:
+        way_out = "set sequence.length, or --timesteps of `lstm-worker check`"
+        raise layer.refused("it has numbers for each step, and the file does not fix the number of steps", way_out)
+    return layer.timesteps, 1 if over_time else layer.width
 
 
 def layer_normalization(layer: Layer) -> Node:

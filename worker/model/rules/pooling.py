@@ -1,4 +1,4 @@
-"""Summaries of all steps so far, and the last step."""
+"""Summaries of all steps so far."""
 
 from __future__ import annotations
 
@@ -89,20 +89,3 @@ def min_over_time(layer: Layer) -> Node:
 def sum_over_time(layer: Layer) -> Node:
     _over_time(layer)
     return _running(layer, "add", lambda x: np.cumsum(x, axis=1))
-
-
-def last_step(layer: Layer) -> Node:
-    """`x[:, -1]`: what the layer before says now."""
-    _check_sequence(layer)
-    everything = {"start": None, "stop": None, "step": None}
-    keys = layer.config.get("keys")
-    keys = keys[0] if isinstance(keys, list) and len(keys) == 1 and isinstance(keys[0], list) else keys
-    slices = [each.get("config") if isinstance(each, dict) else each for each in keys or []]
-    if slices not in ([everything, -1], [everything, -1, everything]):
-        raise layer.refused("it takes out something else than the last step", "use x[:, -1]")
-
-    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
-        del xp, steps
-        return x, state
-
-    return Node(layer.name, layer.class_name, "last", layer.width, 0, step, lambda x: x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -37,21 +38,26 @@ def prelu(layer: Layer) -> Node:
     shared = (1, layer.width)
     own = (layer.timesteps, layer.width)
     found = [weight.shape for weight in layer.weights]
-    if layer.kind != "sequence":
+    if layer.kind == "flat":
+        shared = own = ((layer.timesteps or 0) * layer.width,)  # type: ignore[assignment]
+    elif layer.kind != "sequence":
         shared = own = (layer.width,)  # type: ignore[assignment]
     if found not in ([shared], [own]):
         way_out = "train with PReLU(shared_axes=[1]), or set sequence.length where the file does not fix it"
         raise layer.refused(f"its slopes are {found or 'none'}, not {shared} or {own}", way_out)
-    alpha = np.ascontiguousarray(layer.weights[0].reshape(-1, layer.width))
-    each_step = len(alpha) > 1
+    alpha = layer.weights[0].reshape(-1, layer.width)
+    return by_step(layer, lambda xp, x, slopes: xp.maximum(x, 0) + slopes * xp.minimum(x, 0), [alpha])
 
-    def bent(xp: Any, x: Any, slopes: Any) -> Any:
-        return xp.maximum(x, 0) + slopes * xp.minimum(x, 0)
+
+def by_step(layer: Layer, function: Callable[..., Any], parameters: list[Any]) -> Node:
+    """A node of `function(xp, x, *parameters)`; each parameter is (T, F) or (T, 1), or of one row for all steps."""
+    rows = [np.ascontiguousarray(each, np.float32) for each in parameters]
 
     def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
-        return bent(xp, x, xp.take(alpha, steps - 1, axis=0, mode="clip") if each_step else alpha), state
+        now = [xp.take(each, steps - 1, axis=0, mode="clip") if len(each) > 1 else each for each in rows]
+        return function(xp, x, *now), state
 
     def whole(x: Any) -> Any:
-        return bent(np, x, alpha[: x.shape[1]] if each_step else alpha)
+        return function(np, x, *[each[: x.shape[1]] if len(each) > 1 else each for each in rows])
 
-    return Node(layer.name, "PReLU", layer.kind, layer.width, 0, step, whole, layer.exact())
+    return Node(layer.name, layer.class_name, layer.kind, layer.width, 0, step, whole, layer.exact())

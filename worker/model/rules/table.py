@@ -45,6 +45,13 @@ MERGES: dict[str, Callable[[Layer], Node]] = {
     "Minimum": merge.minimum,
     "Concatenate": merge.concatenate,
 }
+WINDOWS: dict[str, Callable[[Layer], Node]] = {
+    "Conv1D": convolution.conv1d,
+    "DepthwiseConv1D": convolution.depthwise_conv1d,
+    "SeparableConv1D": convolution.separable_conv1d,
+    "MaxPooling1D": convolution.max_pooling,
+    "AveragePooling1D": convolution.average_pooling,
+}
 RULES: dict[str, Callable[[Layer], Node]] = {
     "LSTM": recurrent.lstm,
     "GRU": recurrent.gru,
@@ -53,18 +60,15 @@ RULES: dict[str, Callable[[Layer], Node]] = {
     **ELEMENTWISE,
     **MERGES,
     "Masking": stepwise.masking,
-    "Conv1D": convolution.conv1d,
-    "DepthwiseConv1D": convolution.depthwise_conv1d,
-    "SeparableConv1D": convolution.separable_conv1d,
-    "MaxPooling1D": convolution.max_pooling,
-    "AveragePooling1D": convolution.average_pooling,
+    **WINDOWS,
+    "Cropping1D": convolution.cropping,
+    "GetItem": convolution.picked_steps,
     "GlobalAveragePooling1D": pooling.global_average,
     "GlobalMaxPooling1D": pooling.global_max,
     "Mean": pooling.mean_over_time,
     "Max": pooling.max_over_time,
     "Min": pooling.min_over_time,
     "Sum": pooling.sum_over_time,
-    "GetItem": pooling.last_step,
 }
 SEVERAL_INPUTS = tuple(MERGES)
 ROW_WISE = ("Dense", *ELEMENTWISE)
@@ -97,11 +101,9 @@ REASONS = {
     "Permute": "it exchanges time and features",
     "UpSampling1D": "it gives more steps than it gets",
     "Conv1DTranspose": "it gives more steps than it gets",
-    "ZeroPadding1D": "padding is not supported apart from convolutions with padding='causal'",
-    "Cropping1D": "which steps it crops is known only at the end",
+    "Dot": "it puts together other things than the weights and values of an attention pooling",
     "Embedding": "samples are features, not numbers of words",
     "TimeDistributed": "what it distributes does not work on single steps",
-    "RNN": "its cell may be anybody's code",
     "ConvLSTM1D": "convolutions within recurrent layers are not supported",
     "ConvLSTM2D": "convolutions within recurrent layers are not supported",
 }
