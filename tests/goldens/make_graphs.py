@@ -14,7 +14,10 @@ import numpy as np
 FOLDER = Path(__file__).parent / "graphs"
 FEATURES, TIMESTEPS, SEQUENCES = 3, 12, 4
 MASK_VALUES = {"masked_recurrent": 0.0, "masked_average": -1.0, "masked_flatten": 0.0}
-ALSO_HDF5 = ("shared_layers", "nested_models", "masked_recurrent", "strided_windows", "normalisations", "cells")
+ALSO_HDF5 = (
+    *("shared_layers", "nested_models", "masked_recurrent", "strided_windows", "normalisations"),
+    *("cells", "causal_attention"),
+)
 
 
 def functional(keras):
@@ -191,9 +194,23 @@ def together(keras):
         y = lay.LSTM(3, **every)(x)
         return head(lay.GRU(2)(y), lay.Dense(2, activation="relu")(lay.Flatten()(y)))
 
+    def causal_attention(x):
+        causal = {"use_causal_mask": True}
+        y = lay.LSTM(4, **every)(x)
+        one = lay.LayerNormalization()(y + lay.MultiHeadAttention(2, 3)(y, y, **causal))
+        other = lay.MultiHeadAttention(3, 2, value_dim=4, output_shape=5, use_bias=False, dropout=0.1)
+        key = lay.Dense(4)(x)
+        parts = [
+            other(query=one, value=x, key=key, **causal),
+            lay.Attention(use_scale=True)([one, y], **causal),
+            lay.Attention(use_scale=True, score_mode="concat")([one, x, key], **causal),
+            lay.AdditiveAttention()([one, x, key], **causal),
+        ]
+        return head(lay.Concatenate()(parts)[:, -1])
+
     of_any_length = cells, zeros_before_windows, cropped, picked_steps, attention_pooling, attention_pooling_by_dot
     of_one_length = normalised_over_time, normalised_flatten, sloped_flatten, joined_flatten, joined_dense
-    steps = dict.fromkeys(of_any_length) | dict.fromkeys(of_one_length, TIMESTEPS)
+    steps = dict.fromkeys(of_any_length) | dict.fromkeys(of_one_length, TIMESTEPS) | {causal_attention: None}
     return {each.__name__: (each, steps[each]) for each in steps}
 
 

@@ -20,6 +20,8 @@ NAME_CHARACTERS_MAX = 200
 FEATURES_MAX = 1 << 14
 TIMESTEPS_MAX = 1 << 20
 MODEL_CLASSES = ("Sequential", "Functional")
+ATTENTION = ("MultiHeadAttention", "Attention", "AdditiveAttention")
+"""Layers that are called with more than their input."""
 INPUT = 0
 """The number of the value that is the model's input."""
 
@@ -135,7 +137,8 @@ class _Reader:
                 continue
             nodes = entry.get("inbound_nodes")
             for number, node in enumerate(nodes if isinstance(nodes, list) else []):
-                calls.append((entry, number, *self._arguments(entry, node)))
+                called, call = _attention_call(entry, node)
+                calls.append((called, number, *self._arguments(called, call)))
         self._compute(calls, known, above)
         outputs = []
         for name, node, tensor in self._references(inner.get("output_layers")):
@@ -215,6 +218,22 @@ class _Reader:
 
     def _refused(self, what: str) -> ModelNotStreamable:
         return ModelNotStreamable(f"{self._file.path}: {what}", WAY_OUT)
+
+
+def _attention_call(entry: dict[str, Any], node: Any) -> tuple[dict[str, Any], Any]:
+    """Of an attention layer of Keras 3: its values in the order of its arguments, its causal mask in its configuration.
+
+    What other arguments there are is left as it is, and so are all other layers.
+    """
+    keywords = node.get("kwargs") if isinstance(node, dict) else None
+    if entry["class_name"] not in ATTENTION or not isinstance(keywords, dict):
+        return entry, node
+    given = [keywords[key] for key in ("query", "value", "key") if keywords.get(key) is not None]
+    others = {key: value for key, value in keywords.items() if key not in ("query", "value", "key")}
+    causal = {"use_causal_mask": others.pop("use_causal_mask", None) or False}
+    others = {key: value for key, value in others.items() if value is not False}
+    arguments = [*node["args"], *given] if isinstance(node.get("args"), list) else node.get("args")
+    return {**entry, "config": {**entry["config"], **causal}}, {**node, "args": arguments, "kwargs": others}
 
 
 def _tensors(arguments: Any) -> Iterator[tuple[str, int, int]]:

@@ -60,6 +60,15 @@ class RandomModel:
         entry["inbound_nodes"].append({"args": [tensors[0] if len(tensors) == 1 else tensors, *given], "kwargs": {}})
         return (name, len(entry["inbound_nodes"]) - 1)
 
+    def call_with(self, keywords: dict[str, Any], arguments: list[Any] | None = None) -> None:
+        """Change the first call of the last layer."""
+        call = self._layers[-1]["inbound_nodes"][0]
+        call |= {"kwargs": keywords} | ({} if arguments is None else {"args": arguments})
+
+    def called_with(self) -> list[Any]:
+        """The values that the last layer is called with first."""
+        return self._layers[-1]["inbound_nodes"][0]["args"][0]
+
     def program(self, output: Any, timesteps: int | None = TIMESTEPS) -> StepProgram:
         inner = {"layers": self._layers, "input_layers": ["input", 0, 0], "output_layers": [*output, 0]}
         configuration = {"class_name": "Functional", "config": inner}
@@ -174,6 +183,40 @@ class RandomModel:
         kind = self.random.choice(("Sum", "Mean", "GlobalAveragePooling1D"))
         return self.add(kind, [weighted], [], **({} if kind.startswith("Global") else {"axis": 1}))
 
+    def causal_attention(self, value: Any, width: int) -> tuple[Any, int]:
+        """Of a sequence to itself, or to others made of it."""
+        inputs, widths = [value, value], [width, width]
+        if self.random.random() < 0.5:
+            inputs = [value, self.dense(value, width, 2), self.dense(value, width, width)]
+            widths = [width, 2, width]
+        kind = self.random.choice(("MultiHeadAttention", "MultiHeadAttention", "Attention", "AdditiveAttention"))
+        if kind == "MultiHeadAttention":
+            attended, units = self.heads(inputs, widths)
+        else:
+            units, scaled = widths[1], self.random.random() < 0.5
+            weights = [self.array(width)] if kind == "AdditiveAttention" else [self.array()]
+            config: dict[str, Any] = {"use_scale": scaled}
+            weights = weights if scaled else []
+            if kind == "Attention" and self.random.random() < 0.5:
+                config["score_mode"] = "concat"
+                weights.append(self.array())
+            attended = self.add(kind, inputs, weights, **config)
+        self.call_with({"use_causal_mask": True, "return_attention_scores": False})
+        return attended, units
+
+    def heads(self, inputs: list[Any], widths: list[int]) -> tuple[Any, int]:
+        heads, size, values = (self.random.randint(1, 3) for _ in range(3))
+        config: dict[str, Any] = {"num_heads": heads, "key_dim": size, "value_dim": values, "dropout": 0.1}
+        config["use_bias"] = bias = self.random.random() < 0.5
+        width = widths[0]
+        if self.random.random() < 0.5:
+            width = 2
+            config["output_shape"] = [width]
+        shapes = [(widths[0], heads, size), (widths[-1], heads, size), (widths[1], heads, values)]
+        weights = [array for shape in shapes for array in [self.array(*shape), self.array(*shape[1:])][: 1 + bias]]
+        weights += [self.array(heads, values, width), self.array(width)][: 1 + bias]
+        return self.add("MultiHeadAttention", inputs, weights, **config), width
+
     def elementwise(self, value: Any, width: int) -> Any:
         number = self.random.randrange(13 + len(PLAIN))
         simple: list[Callable[[], Any]] = [
@@ -239,8 +282,10 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
             value, width = model.recurrent(value, width, units), units
         elif kind < 0.5 and not masked:
             value, width = model.window(value, width, strided=True)
-        elif kind < 0.57 and not masked:
+        elif kind < 0.56 and not masked:
             value = model.fewer_steps(value)
+        elif kind < 0.67 and not masked and model.steps_of(value):
+            value, width = model.causal_attention(value, width)
         elif kind < 0.85 and not masked:
             value, width = branched(model, value, width)
         elif kind < 0.9:

@@ -26,6 +26,8 @@ DIRECTORY_BYTES_MAX = 1 << 20
 ROOTS = ("layers", "_layer_checkpoint_dependencies")
 """What Keras calls the group of all layers; the second is that of 2.12."""
 GROUP_MEMBERS_MAX = 10_000
+PROJECTIONS = {"query_dense": 1, "key_dense": 2, "value_dense": 3, "output_dense": 4}
+"""Layers within an attention layer, in the order of its weights, in which HDF5 files of `model.save` have them."""
 DEPTH_MAX = 5
 """From a layer's group down to its arrays: RNN / cell / cells / lstm_cell / vars."""
 
@@ -121,7 +123,8 @@ def _variables(reader: WeightReader, group: Any, place: Place, layer: str, at: s
 def _in_order(children: list[str], cells: tuple[str, ...]) -> list[str]:
     """Stacked cells are numbered by class, so their order is only in the configuration. Seeds are no weights."""
     if not cells:
-        return sorted(each for each in children if each != "vars" and not each.startswith("seed_generator"))
+        found = [each for each in children if each != "vars" and not each.startswith("seed_generator")]
+        return sorted(found, key=lambda each: (PROJECTIONS.get(each.removeprefix("_"), 0), each))
     ordered, numbers = [], dict.fromkeys(cells, 0)
     for cell in cells:
         number = numbers[cell]

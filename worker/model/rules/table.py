@@ -6,7 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from worker.model.program import Node
-from worker.model.rules import convolution, dense, elementwise, merge, normalization, pooling, recurrent, stepwise
+from worker.model.rules import (
+    causal_attention,
+    convolution,
+    dense,
+    elementwise,
+    merge,
+    normalization,
+    pooling,
+    recurrent,
+    stepwise,
+)
 from worker.model.rules.context import Layer
 
 IGNORED = ("Dropout", "Identity")
@@ -52,6 +62,11 @@ WINDOWS: dict[str, Callable[[Layer], Node]] = {
     "MaxPooling1D": convolution.max_pooling,
     "AveragePooling1D": convolution.average_pooling,
 }
+ATTENTION: dict[str, Callable[[Layer], Node]] = {
+    "MultiHeadAttention": causal_attention.multi_head_attention,
+    "Attention": causal_attention.attention,
+    "AdditiveAttention": causal_attention.additive_attention,
+}
 RULES: dict[str, Callable[[Layer], Node]] = {
     "LSTM": recurrent.lstm,
     "GRU": recurrent.gru,
@@ -61,6 +76,7 @@ RULES: dict[str, Callable[[Layer], Node]] = {
     **MERGES,
     "Masking": stepwise.masking,
     **WINDOWS,
+    **ATTENTION,
     "Cropping1D": convolution.cropping,
     "GetItem": convolution.picked_steps,
     "GlobalAveragePooling1D": pooling.global_average,
@@ -70,7 +86,7 @@ RULES: dict[str, Callable[[Layer], Node]] = {
     "Min": pooling.min_over_time,
     "Sum": pooling.sum_over_time,
 }
-SEVERAL_INPUTS = tuple(MERGES)
+SEVERAL_INPUTS = (*MERGES, *ATTENTION)
 ROW_WISE = ("Dense", *ELEMENTWISE)
 """What `TimeDistributed` may distribute."""
 PASSES_MASK = ("Dense", *ELEMENTWISE)
@@ -92,9 +108,7 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 """Operators of Keras 3 in a functional model that are activations under another name."""
 REASONS = {
     "Bidirectional": "the backward half needs the last step first",
-    "MultiHeadAttention": "attention needs the whole window",
-    "Attention": "attention needs the whole window",
-    "AdditiveAttention": "attention needs the whole window",
+    "GroupQueryAttention": "groups of queries are not supported",
     "GroupNormalization": "it normalises over time, so every step depends on later ones",
     "Lambda": "it holds code, and nothing in a file is executed",
     "RepeatVector": "a decoder starts after the last step",
