@@ -208,9 +208,18 @@ def together(keras):
         ]
         return head(lay.Concatenate()(parts)[:, -1])
 
+    def unlike_heads(x):
+        y = lay.LSTM(4)(x)
+        classes = lay.Softmax()(lay.Dense(3)(y))
+        return [lay.Dense(2)(y), classes, lay.Dense(1, activation="sigmoid")(lay.GRU(2)(x)), lay.Activation("tanh")(y)]
+
     of_any_length = cells, zeros_before_windows, cropped, picked_steps, attention_pooling, attention_pooling_by_dot
     of_one_length = normalised_over_time, normalised_flatten, sloped_flatten, joined_flatten, joined_dense
-    steps = dict.fromkeys(of_any_length) | dict.fromkeys(of_one_length, TIMESTEPS) | {causal_attention: None}
+    steps = (
+        dict.fromkeys(of_any_length)
+        | dict.fromkeys(of_one_length, TIMESTEPS)
+        | dict.fromkeys([causal_attention, unlike_heads])
+    )
     return {each.__name__: (each, steps[each]) for each in steps}
 
 

@@ -97,8 +97,9 @@ def _print_plan(console: Console, program: StepProgram) -> None:
     console.print(table)
     steps = program.timesteps or "any number of"
     console.print(
-        f"input: {steps} timesteps of {program.features} features; output: {program.outputs} {program.activation}, "
-        + _exact_when(program),
+        f"input: {steps} timesteps of {program.features} features; output: "
+        + " + ".join(f"{width} {activation}" for activation, width in program.heads)
+        + f", {_exact_when(program)}",
         soft_wrap=True,
     )
     console.print(f"state: {program.state_size} floats, {program.state_size * 4} bytes a stream")

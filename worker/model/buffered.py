@@ -110,7 +110,7 @@ def buffered_program(
         features=features,
         timesteps=timesteps,
         nodes=(node,),
-        activation=activation,
+        activations=[activation],
         exactness="prefix" if every_prefix else "end",
         fingerprint=fingerprint,
         computed_from=1 if every_prefix else timesteps,

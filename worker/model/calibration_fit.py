@@ -77,8 +77,8 @@ def check_calibratable(program: Program, model_path: str) -> int:
     degenerate = program.activation == "softmax" and program.outputs == 1
     if program.activation not in CALIBRATED_ACTIVATIONS or degenerate:
         raise ConfigError(
-            f"{model_path} ends in {program.activation} with {program.outputs} output(s), which has no log-odds",
-            "calibration is for sigmoid heads and softmax heads of two or more classes; "
+            f"{model_path} ends in {program.activation} with {program.outputs} output(s), which cannot be calibrated",
+            "calibration is for sigmoid heads, or one softmax head of two or more classes; "
             "without one the worker publishes null before the last step",
         )
     return program.timesteps

@@ -59,7 +59,7 @@ class _Compiler:
         self._used: list[Array] = []
         self._values: dict[int, Value] = {INPUT: Value(INPUT, graph.features, "sequence")}
         self._mask_value: float | None = None
-        self._heads, self._activation = _heads(graph)
+        self._heads, self._activations = _heads(graph)
 
     def program(self) -> StepProgram:
         """Place after place, then the whole."""
@@ -73,7 +73,7 @@ class _Compiler:
             features=self._graph.features,
             timesteps=self._steps,
             nodes=tuple(self._nodes),
-            activation=self._activation,
+            activations=self._activations,
             exactness="end" if any(output.kind == "end" for output in outputs) else "prefix",
             fingerprint=self._fingerprint(),
             wiring=self._wiring,
@@ -255,17 +255,10 @@ def _distributed(layer: Layer) -> Layer:
     return replace(layer, class_name=class_name, config={**config, "name": layer.name})
 
 
-def _heads(graph: Graph) -> tuple[set[int], str]:
-    """The places whose activation turns logits into outputs, and that activation; else none and linear."""
+def _heads(graph: Graph) -> tuple[set[int], list[str]]:
+    """The places whose activation turns logits into outputs, and for each output that activation, or linear."""
     found = [_head(graph, output) for output in graph.outputs]
-    activations = {name for _, name in found}
-    if len(found) > 1 and activations != {"sigmoid"}:
-        raise ModelNotStreamable(
-            f"the model {graph.name[:60]!r} has {len(found)} outputs that do not all end in a sigmoid",
-            "serve each as a model of its own",
-        )
-    (activation,) = activations
-    return {number for number, name in found if name != "linear"}, activation
+    return {number for number, name in found if name != "linear"}, [name for _, name in found]
 
 
 def _head(graph: Graph, output: int) -> tuple[int, str]:

@@ -84,7 +84,7 @@ class StepProgram:
         features: int,
         timesteps: int | None,
         nodes: tuple[Node, ...],
-        activation: str,
+        activations: Sequence[str],
         exactness: str,
         fingerprint: str,
         wiring: Sequence[Wiring] = (),
@@ -95,6 +95,7 @@ class StepProgram:
     ) -> None:
         """Without `wiring` the nodes are a chain; `output_values` are the values whose columns are the logits.
 
+        `activations`: of each of the output values, what makes it of its logits.
         `exact_from`: the first step at which there is anything to be exact. `computed_from`: the first one whose logits
         say anything; by default the same. `mask_value`: what a sample consists of
         that a `Masking` layer leaves out.
@@ -103,7 +104,8 @@ class StepProgram:
         self.features = features
         self.timesteps = timesteps
         self.nodes = nodes
-        self.activation = activation
+        self.activation = activations[0] if set(activations) == {"sigmoid"} else "+".join(activations)
+        """Of the only head; those of several in order, but for sigmoids, which are one head for all their numbers."""
         self.exactness = exactness
         self.exact_from = exact_from
         self.computed_from = exact_from if computed_from is None else computed_from
@@ -119,14 +121,17 @@ class StepProgram:
         """Whether each node takes what the one before it gives, at every step."""
         widths = [features, *(node.width for node in nodes)]
         self.outputs = sum(widths[value] for value in self._output_values)
+        each = tuple((name, widths[at]) for name, at in zip(activations, self._output_values, strict=True))
+        self.heads = (("sigmoid", self.outputs),) if self.activation == "sigmoid" else each
+        """Activation and number of outputs of each, in the order of the outputs."""
         ends = list(accumulate(node.state_floats for node in nodes))
         self.state_size = ends[-1] if ends else 0
         self._columns = [(node, slice(end - node.state_floats, end)) for node, end in zip(nodes, ends, strict=True)]
 
     @property
     def is_probability(self) -> bool:
-        """Whether the head's activation gives probabilities."""
-        return self.activation in ("sigmoid", "softmax")
+        """Whether all that is given are probabilities."""
+        return all(name in ("sigmoid", "softmax") for name, _ in self.heads)
 
     @property
     def plan(self) -> tuple[PlanRow, ...]:
@@ -194,12 +199,14 @@ class StepProgram:
         return np.array(self.advance(features, after, steps)), after
 
     def outputs_of(self, logits: Float32Array) -> Float32Array:
-        """The head's activation, (N, K) → (N, K); never overflows."""
-        if self.activation == "sigmoid":
-            return sigmoid(np, logits).astype(np.float32)  # type: ignore[no-any-return]
-        if self.activation == "softmax":
-            return softmax(np, logits).astype(np.float32)  # type: ignore[no-any-return]
-        return logits
+        """Each head's activation, (N, K) → (N, K); never overflows."""
+        if len(self.heads) == 1:
+            return _activated(self.activation, logits)
+        parts, first = [], 0
+        for name, width in self.heads:
+            parts.append(_activated(name, logits[:, first : first + width]))
+            first += width
+        return np.concatenate(parts, axis=1)
 
     def whole(self, features: Any) -> Any:
         """Logits of every prefix, (N, T, F) → (N, T, K), in float64, layer by layer over the whole sequence."""
@@ -219,3 +226,11 @@ class StepProgram:
             masks.append(node.mask(np, x) if node.mask is not None else mask if wired.passes_mask else None)
         found = [values[each] for each in self._output_values]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=-1)
+
+
+def _activated(name: str, logits: Float32Array) -> Float32Array:
+    if name == "sigmoid":
+        return sigmoid(np, logits).astype(np.float32)  # type: ignore[no-any-return]
+    if name == "softmax":
+        return softmax(np, logits).astype(np.float32)  # type: ignore[no-any-return]
+    return logits

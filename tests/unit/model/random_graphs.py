@@ -70,7 +70,9 @@ class RandomModel:
         return self._layers[-1]["inbound_nodes"][0]["args"][0]
 
     def program(self, output: Any, timesteps: int | None = TIMESTEPS) -> StepProgram:
-        inner = {"layers": self._layers, "input_layers": ["input", 0, 0], "output_layers": [*output, 0]}
+        """Of one output, or of a list of them."""
+        outputs = [[*each, 0] for each in output] if isinstance(output, list) else [*output, 0]
+        inner = {"layers": self._layers, "input_layers": ["input", 0, 0], "output_layers": outputs}
         configuration = {"class_name": "Functional", "config": inner}
         file = ModelFile(Path("random.keras"), configuration, 3, lambda path, _class, _k: self.weights.get(path, []))
         return compile_model(file, timesteps)
@@ -261,7 +263,7 @@ class RandomModel:
 
 
 def random_program(seed: int) -> StepProgram:
-    """A model that can be stepped, with a sigmoid or softmax head."""
+    """A model that can be stepped, with sigmoid or softmax heads."""
     return random_graph(seed)[0]
 
 
@@ -343,8 +345,16 @@ def flattened(model: RandomModel, value: Any, width: int) -> Any:
 
 
 def head(model: RandomModel, value: Any, width: int) -> Any:
+    """One, or a list of several."""
     if model.random.random() < 0.3:
         value, width = model.dense(value, width, 3, outside=True), 3
+    if model.random.random() < 0.15:
+        model.parts.add("several heads")
+        return [one_head(model, value, width) for _ in range(model.random.randint(2, 3))]
+    return one_head(model, value, width)
+
+
+def one_head(model: RandomModel, value: Any, width: int) -> Any:
     units = model.random.randint(1, 3)
     activation = "sigmoid" if units == 1 else model.random.choice(("sigmoid", "softmax"))
     weights = [model.array(width, units), model.array(units)]
