@@ -18,7 +18,7 @@ from worker.model.rules.cells import layers_of_cells
 from worker.model.rules.context import Layer, weighted
 from worker.model.rules.convolution import zeros_before
 from worker.model.rules.elementwise import stateless
-from worker.model.rules.table import NOTHING_AT_INFERENCE, RULES, WINDOWS
+from worker.model.rules.table import ATTENTION, NOTHING_AT_INFERENCE, RULES, WINDOWS
 from worker.model.value import Value
 
 PADDED, JOINED, WEIGHTS, WEIGHTED = "padded", "joined", "weights", "weighted"
@@ -166,6 +166,8 @@ def _each_part(layer: Layer, joined: Value, steps: int | None, add: Add) -> Valu
 
 def check_alike(layer: Layer, inputs: list[Value]) -> None:
     """Of a layer with several values. Raises ModelNotStreamable where they cannot be put together step by step."""
+    if layer.class_name in ATTENTION:
+        _check_unmasked(layer, inputs)
     kinds = sorted({each.kind for each in inputs})
     if len(kinds) != 1 and kinds != ["end", "last"]:
         raise layer.refused(f"its inputs are of different kinds ({' and '.join(kinds)})", "end its branches alike")

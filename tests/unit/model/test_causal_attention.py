@@ -118,7 +118,7 @@ def of_masked(model):
         (of_a_last_step, "no sequence reaches it: set return_sequences=True in the layer before"),
         (of_other_lengths, "its inputs have different lengths"),
         (of_other_widths, "queries of 3 features meet keys of 2: give them one width"),
-        (of_masked, "mask"),
+        (of_masked, "it would lose the mask: use Masking in front of recurrent layers"),
         (lambda model: attended(model, num_heads=0), "num_heads is 0, not a whole number"),
         (lambda model: attended(model, key_dim="4"), "key_dim is '4', not a whole number"),
         (lambda model: attended(model, value_dim=10**9), "value_dim is 1000000000, not a whole number"),
