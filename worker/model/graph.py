@@ -14,14 +14,13 @@ from worker.errors import ModelNotStreamable
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import WAY_OUT
 from worker.model.rules.context import is_whole, shown
+from worker.model.rules.table import ATTENTION
 
 LAYERS_MAX = 1000
 NAME_CHARACTERS_MAX = 200
 FEATURES_MAX = 1 << 14
 TIMESTEPS_MAX = 1 << 20
 MODEL_CLASSES = ("Sequential", "Functional")
-ATTENTION = ("MultiHeadAttention", "Attention", "AdditiveAttention")
-"""Layers that are called with more than their input."""
 INPUT = 0
 """The number of the value that is the model's input."""
 
