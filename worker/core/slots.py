@@ -39,6 +39,8 @@ class StreamTable:
         self.row_format = row_format
         self.slots_max = slots_max
         self.rows: Rows = np.empty(slots_max, row_format.dtype)
+        # The same bytes without fields: numpy gathers and scatters these in half the time.
+        self._raw: Rows = self.rows.view(f"V{row_format.row_bytes}")
         self.sequence_ids: dict[int, bytes] = {}
         """Slot → sequence id, only for open sequences that were given one."""
         self.evicted_total = 0
@@ -193,7 +195,7 @@ class StreamTable:
         ids: dict[int, bytes] = {}
         if self.sequence_ids:
             ids = {slot: self.sequence_ids[slot] for slot in fresh.tolist() if slot in self.sequence_ids}
-        self._before.append(_BeforeImage(fresh, self.rows[fresh], ids))
+        self._before.append(_BeforeImage(fresh, self._copied(fresh), ids))
 
     def changes(self) -> dict[int, list[tuple[bytes, bytes | None]]]:
         """Per partition the rows to write since the last commit: packed, or None for a row to delete.
@@ -207,15 +209,17 @@ class StreamTable:
             ids = None
             if self.sequence_ids:
                 ids = [self.sequence_ids.get(slot, b"") for slot in kept.tolist()]
-            packed = self.row_format.pack(self.rows[kept], ids)
-            rows: list[tuple[bytes, bytes | None]] = [
-                (self._keys[slot], row) for slot, row in zip(kept.tolist(), packed, strict=True)
-            ]
+            packed = self.row_format.pack(self._copied(kept), ids)
+            kept_keys = map(self._keys.__getitem__, kept.tolist())
+            rows: list[tuple[bytes, bytes | None]] = list(zip(kept_keys, packed, strict=True))
             rows.extend((self._keys[slot], None) for slot in ended.tolist())
             changed[partition] = rows
         for partition, keys in self._forgotten.items():
             changed.setdefault(partition, []).extend((key, None) for key in keys)
         return changed
+
+    def _copied(self, slots: Int64Array) -> Rows:
+        return self._raw[slots].view(self.row_format.dtype)
 
     def forget(self, partition: int, keys: Sequence[bytes]) -> None:
         """Delete stored rows that are not in memory, with the next commit: those of a model that is not served."""

@@ -71,7 +71,6 @@ class RowFormat:
         """Of the rows that can be read: the served model first."""
         self.dtype = row_dtype(outputs, state_size)
         self.row_bytes = self.dtype.itemsize
-        self._packed_dtype = np.dtype([("row", f"V{self.row_bytes}"), ("crc", "<u4")])
         blank = np.zeros(1, self.dtype)
         blank["magic"] = MAGIC
         blank["format"] = FORMAT
@@ -91,12 +90,9 @@ class RowFormat:
         """Rows at rest, in order. `sequence_ids` gives row i's id, b"" for none; None when no row has one."""
         if sequence_ids is not None and any(sequence_ids):
             return self._pack_with_ids(rows, sequence_ids)
-        size, stride = self.row_bytes, self.row_bytes + CRC_BYTES
-        packed = np.empty(len(rows), self._packed_dtype)
-        packed["row"] = rows.view(f"V{size}")
-        raw, crc32 = packed.view(np.uint8).data, zlib.crc32
-        packed["crc"] = [crc32(raw[start : start + size]) for start in range(0, len(rows) * stride, stride)]
-        return packed.view(f"V{stride}").tolist()
+        bodies = rows.view(f"V{self.row_bytes}").tolist()
+        crcs = np.fromiter(map(zlib.crc32, bodies), "<u4", len(bodies))
+        return list(map(bytes.__add__, bodies, crcs.view(f"V{CRC_BYTES}").tolist()))
 
     def _pack_with_ids(self, rows: Rows, sequence_ids: Sequence[bytes]) -> list[bytes]:
         size, crc32 = self.row_bytes, zlib.crc32
