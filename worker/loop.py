@@ -25,7 +25,7 @@ from worker.metrics import Metrics
 from worker.opening import OffsetBounds, Opener
 from worker.partitions import OwnedPartition, Ownership
 from worker.ports import Clock, Consumer, Hook
-from worker.processing import Processed, Processor
+from worker.processing import Processed, Processor, Stepping
 from worker.stages import Stages
 from worker.status import StatusBoard
 
@@ -88,6 +88,7 @@ class Worker:
         self._held_back = HeldBackInput(metrics)
         self._drift = ForecastDrift()
         self._dead_letters: list[DeadLetter] = []
+        self._stepping: Stepping | None = None
         self._next_report = 0.0
         self._stopping = False
         self._failed = False
@@ -104,6 +105,7 @@ class Worker:
             self._commit()
         except BaseException:
             self._failed = True
+            self._forget_batch()
             self._roll_back([partition for partition in self._ownership if partition.running])
             raise
         finally:
@@ -130,6 +132,8 @@ class Worker:
     def on_lost(self, partitions: Sequence[int]) -> None:
         """Another member may own them already: drop, never commit."""
         self._metrics.rebalance("lost")
+        if not self._failed:
+            self._finish_batch()
         owned = [self._ownership[index] for index in partitions if index in self._ownership]
         lost = [partition for partition in owned if partition.running]
         everything = self._delivery.abandon(lost)
@@ -151,19 +155,23 @@ class Worker:
     # ---- one turn
 
     def _turn(self) -> None:
+        """A batch is polled while the one before is stepped; nothing is in flight when states are looked at."""
         self._start_ready_partitions()
         self._rewind()
-        wait = self._policy.seconds_until_due(self._clock.monotonic(), POLL_SECONDS_MAX)
+        wait = 0.0 if self._stepping else self._policy.seconds_until_due(self._clock.monotonic(), POLL_SECONDS_MAX)
         polled = self._polled(wait)
-        self._stages.mark("idle" if polled is None else "poll")
-        if polled is not None:
-            self._hook("polled")
-            self._process(polled)
+        self._stages.mark("idle" if polled is None and self._stepping is None else "poll")
+        self._finish_batch()
         if self._policy.should_commit(self._clock.monotonic()) or (
             self._table.touched_count >= self._settings.touched_max
         ):
             self._commit()
         self._report()
+        if polled is not None:
+            self._hook("polled")
+            self._stepping = self._processor.begin(polled, self._stages.mark)
+            if self._stepping is not None:
+                self._policy.processed(self._clock.monotonic(), len(self._stepping.batch))
 
     def _polled(self, wait: float) -> RecordBatch | None:
         try:
@@ -196,21 +204,27 @@ class Worker:
             if any(partition.changed for partition in ready):
                 self._policy.owed(self._clock.monotonic())
 
-    def _process(self, polled: RecordBatch) -> None:
-        done = self._processor.process(polled, self._stages.mark)
-        if done is None:
+    def _finish_batch(self) -> None:
+        """Send the outputs of the batch that is being stepped, where there is one."""
+        if self._stepping is None:
             return
+        stepping, self._stepping = self._stepping, None
+        done = self._processor.finish(stepping, self._stages.mark)
         self._hook("stepped")
         values = self._encoder.encode(done.predictions) if len(done.predictions) else []
         self._stages.mark("encode")
         self._breaker.add(done.records, done.dead_letters)
-        self._policy.processed(self._clock.monotonic(), done.records)
-        self._count(polled, done)
+        self._count(stepping.polled, done)
         if values and not self._undone_unless(lambda: self._delivery.send(done.predictions, values)):
             return
         self._stages.mark("produce")
         self._hook("produced")
         self._dead_letters.extend(done.dead_letters)
+
+    def _forget_batch(self) -> None:
+        if self._stepping is not None:
+            self._stepping.wait()
+            self._stepping = None
 
     def _count(self, polled: RecordBatch, done: Processed) -> None:
         partitions, records = np.unique(polled.partitions, return_counts=True)
@@ -278,6 +292,7 @@ class Worker:
                 partition.rewound()
 
     def _commit(self) -> None:
+        self._finish_batch()
         changed: list[OwnedPartition] = list(self._ownership.changed())
         if not changed:
             return

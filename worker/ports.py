@@ -25,6 +25,8 @@ class Stepper(Protocol):
     features: int
     state_size: int
     outputs: int
+    releases_lock: bool
+    """Whether `step_batch` runs without the interpreter's lock, so that another thread goes on beside it."""
 
     def step_batch(
         self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array

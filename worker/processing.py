@@ -1,9 +1,13 @@
-"""One polled batch through decode, route, step and publish; nothing leaves the process here."""
+"""One polled batch through decode, route, step and publish; nothing leaves the process here.
+
+It goes in two halves, so that the next batch can be polled while an engine that needs no interpreter steps this one.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +38,25 @@ from worker.ports import Clock
 
 Mark = Callable[[str], None]
 """Called with the name of the stage that just ended."""
+
+BACKGROUND_SAMPLES_MIN = 256
+"""Fewer samples are stepped sooner than another thread would begin (about 50 µs)."""
+
+
+@dataclass(slots=True)
+class Stepping:
+    """A routed batch whose samples are being stepped; until `finish` or `wait` nobody else may touch their rows."""
+
+    polled: RecordBatch
+    batch: RecordBatch
+    """What of it was admitted."""
+    decoded: DecodedBatch
+    routed: Routed
+    logits: Future[Float32Array]
+
+    def wait(self) -> None:
+        """Until the engine does not touch the rows any more, whatever came of it."""
+        wait([self.logits])
 
 
 @dataclass(slots=True)
@@ -66,6 +89,7 @@ class Processor:
         rules: SequenceRules,
         emission: Emission,
         clock: Clock,
+        background_samples_min: int = BACKGROUND_SAMPLES_MIN,
     ) -> None:
         self._decoder = decoder
         self._models = models
@@ -75,9 +99,12 @@ class Processor:
         self._rules = rules
         self._emission = emission
         self._clock = clock
+        self._releases_lock = all(model.stepper.releases_lock for model in models)
+        self._background_samples_min = background_samples_min
+        self._thread = ThreadPoolExecutor(1, "stepping")
 
-    def process(self, polled: RecordBatch, mark: Mark) -> Processed | None:
-        """Advance the streams of a polled batch; None when no record of it was admitted.
+    def begin(self, polled: RecordBatch, mark: Mark) -> Stepping | None:
+        """Route a polled batch and begin to step it; None when no record of it was admitted.
 
         Raises StoreCorrupted or StateTorn when a stored row cannot be read.
         """
@@ -91,19 +118,31 @@ class Processor:
         mark("route")
         everything = len(routed.stepped) == len(batch)
         features = decoded.features if everything else decoded.features[routed.stepped]
-        logits = step_routed(self._models, routed, features, self._table)
+        return Stepping(polled, batch, decoded, routed, self._stepped(routed, features))
+
+    def finish(self, stepping: Stepping, mark: Mark) -> Processed:
+        """What the batch gave; batches are finished in the order in which they were begun, one before the next."""
+        batch, routed = stepping.batch, stepping.routed
+        logits = stepping.logits.result()
         published = publish(batch, routed, logits, self._readouts, self._table, self._emission)
         mark("step")
         reasons = Counter(routed.row_ended_by[routed.row_ended_by > 0].tolist())
         return Processed(
             records=len(batch),
             predictions=published.predictions,
-            dead_letters=_dead_letters(batch, decoded, routed),
+            dead_letters=_dead_letters(batch, stepping.decoded, routed),
             ended=Counter({EndedBy(reason): count for reason, count in reasons.items()}),
             counts=routed.counts,
             not_finite=published.not_finite,
             forecasts=published.forecasts,
         )
+
+    def _stepped(self, routed: Routed, features: Float32Array) -> Future[Float32Array]:
+        if self._releases_lock and len(routed.stepped) >= self._background_samples_min:
+            return self._thread.submit(step_routed, self._models, routed, features, self._table)
+        done: Future[Float32Array] = Future()
+        done.set_result(step_routed(self._models, routed, features, self._table))
+        return done
 
     def _admitted(self, batch: RecordBatch) -> RecordBatch:
         """Only records of running partitions that are not behind what was processed."""

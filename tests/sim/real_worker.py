@@ -68,6 +68,7 @@ class DigestStepper:
     """state[0] is the digest that `tests.sim.owned.step` computes; exact, since it is below 2^24."""
 
     features, state_size, outputs = 2, 1, 1
+    releases_lock = True
 
     def step_batch(self, slots: Any, features: Any, states: Any, steps: Any) -> Any:
         logits = np.empty((len(slots), 1), np.float32)
@@ -236,6 +237,7 @@ class RealWorker:
                 rules=SequenceRules(),
                 emission=Emission(),
                 clock=clock,
+                background_samples_min=self.random.choice((1, BATCH_RECORDS + 1)),
             ),
             encoder=encoder,
             delivery=delivery,

@@ -103,6 +103,7 @@ def test_every_sample_counts_exactly_once_with_the_worker_itself(first_seed: int
 
 
 def revoked_without_commit(self: Worker, partitions: list[int]) -> None:
+    self._finish_batch()
     self._roll_back([self._ownership[index] for index in partitions if self._ownership[index].running])
     self._let_go(partitions)
 

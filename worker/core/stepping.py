@@ -20,6 +20,10 @@ class Stepper(Protocol):
     def state_size(self) -> int:
         """S, floats of one stream's state."""
 
+    @property
+    def releases_lock(self) -> bool:
+        """Whether it steps without the interpreter's lock, beside other threads."""
+
     def step_batch(
         self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array
     ) -> Float32Array:

@@ -32,6 +32,7 @@ class SmallWavesByKernel:
         self.features = by_waves.features
         self.state_size = by_waves.state_size
         self.outputs = by_waves.outputs
+        self.releases_lock = False
         self.by_waves = by_waves
         self.by_record = by_record
 

@@ -20,6 +20,7 @@ class NumpyStepper:
         self.features = program.features
         self.state_size = program.state_size
         self.outputs = program.outputs
+        self.releases_lock = False
 
     def step_batch(
         self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array

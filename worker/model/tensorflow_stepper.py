@@ -26,6 +26,7 @@ class TensorFlowStepper:
         self.features = program.features
         self.state_size = program.state_size
         self.outputs = program.outputs
+        self.releases_lock = True
         self._tf = tf
         self._batch = tf.function(
             lambda *batch: _batch(tf, program, *batch),

@@ -32,6 +32,7 @@ class ToyStepper:
     """state[0] is `toy_logit` of the samples so far, state[-1] the step."""
 
     features, outputs = 1, 1
+    releases_lock = False
 
     def __init__(self, factor: int = 3, state_size: int = 2) -> None:
         self.factor, self.state_size = factor, state_size

@@ -44,6 +44,7 @@ class KernelStepper:
         self.features = program.features
         self.state_size = program.state_size
         self.outputs = program.outputs
+        self.releases_lock = True
         self._tables = tables
         self._step_samples = step_samples
 
