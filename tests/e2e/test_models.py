@@ -43,8 +43,8 @@ def test_a_graph_publishes_what_its_float64_evaluation_says_and_null_before_its_
     program = load_program(GRAPHS / f"{name}.keras")
     steps = program.timesteps or 8
     samples = np.random.default_rng(2).standard_normal((steps, program.features)).astype(np.float32)
-    if program.mask_value is not None:
-        samples[2] = program.mask_value
+    if program.mask_values:
+        samples[2] = program.mask_values[0]
     one = job()
     one.sections["model"] = {"path": str(GRAPHS / f"{name}.keras")}
     one.send([sample(*map(float, row)) for row in samples[: steps // 2]])

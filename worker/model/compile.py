@@ -18,15 +18,14 @@ from worker.errors import ModelNotStreamable
 from worker.model.activations import activation_name
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import Array
-from worker.model.graph import INPUT, Graph, Place, read_graph
+from worker.model.graph import INPUT, Graph, Origin, Place, read_graph
+from worker.model.masks import check_mask, masks_of, passes_mask
 from worker.model.program import ALWAYS, Node, StepProgram, Wiring
 from worker.model.rules.context import Layer
-from worker.model.rules.stepwise import mask_value
 from worker.model.rules.table import (
     FLATTENING,
     IGNORED,
     OPERATIONS,
-    PASSES_MASK,
     REASONS,
     ROW_WISE,
     RULES,
@@ -58,7 +57,7 @@ class _Compiler:
         self._wiring: list[Wiring] = []
         self._used: list[Array] = []
         self._values: dict[int, Value] = {INPUT: Value(INPUT, graph.features, "sequence")}
-        self._mask_value: float | None = None
+        self._origins: dict[int, Origin] = {}
         self._heads, self._activations = _heads(graph)
 
     def program(self) -> StepProgram:
@@ -80,7 +79,6 @@ class _Compiler:
             output_values=[output.number for output in outputs],
             exact_from=max(output.exact_from for output in outputs),
             computed_from=1 if any(output.kind == "end" for output in outputs) else None,
-            mask_value=self._mask_value,
         )
         if program.state_size > STATE_FLOATS_MAX:
             raise ModelNotStreamable(
@@ -92,6 +90,8 @@ class _Compiler:
 
     def _placed(self, number: int, place: Place) -> Value:
         inputs = [self._values[each] for each in place.inputs]
+        if place.is_operation:
+            inputs = [replace(each, masks=frozenset()) for each in inputs]
         layer = self._layer(place, inputs)
         if not inputs:
             raise layer.refused("it is called with nothing", "call it with one value")
@@ -108,7 +108,10 @@ class _Compiler:
             return value
         if place.class_name in FLATTENING:
             return self._flattened(layer, inputs[0])
-        return self._by_rule(layer, inputs, number in self._heads)
+        value = self._by_rule(layer, inputs, number in self._heads)
+        if layer.class_name == "Masking":
+            self._origins[value.number] = (place.inputs[0], self._nodes[-1].mask_value or 0.0)
+        return value
 
     def _by_rule(self, layer: Layer, inputs: list[Value], is_head: bool) -> Value:
         rule = RULES.get(layer.class_name)
@@ -123,8 +126,6 @@ class _Compiler:
             return inputs[0]
         node = rule(layer)
         self._used.extend(layer.weights)
-        if layer.class_name == "Masking":
-            self._mask_value = mask_value(layer)
         return self._added(layer, node, inputs)
 
     def _weights(self, place: Place) -> list[Array]:
@@ -160,7 +161,9 @@ class _Compiler:
             timesteps=first.schedule.length(self._steps),
             keras_major=self._file.keras_major,
             widths=widths if len(widths) > 1 else (),
-            waits=not first.schedule.always or first.masked,
+            waits=not first.schedule.always or bool(first.masks),
+            is_distributed=class_name == "TimeDistributed",
+            given_mask=place.mask,
         )
         if place.arguments and class_name != "GetItem":
             raise layer.refused("it is called with a constant", "put the constant into a layer, such as Rescaling")
@@ -177,27 +180,34 @@ class _Compiler:
             together = (layer.timesteps or 0) * layer.width
             if layer.config.get("target_shape") not in ([-1], [together]):
                 raise layer.refused("it gives the steps another shape", "use Flatten")
-        return replace(value, kind="flat", masked=False)
+        return replace(value, kind="flat", masks=frozenset())
 
     def _added(self, layer: Layer, node: Node, inputs: list[Value]) -> Value:
         value = inputs[0]
-        masked = value.masked and node.whole_masked is not None
-        passes = value.masked and (layer.class_name in PASSES_MASK or (masked and node.kind == "sequence"))
-        if value.masked and not masked and not passes and layer.class_name not in ("Masking", "GlobalMaxPooling1D"):
-            raise layer.refused("it would lose the mask", "use Masking in front of recurrent layers")
+        masks = masks_of(layer, inputs)
+        check_mask(layer, masks, self._origins)
+        heeded = tuple(sorted(masks)) if node.whole_masked is not None else ()
         produces = value.schedule.then(node.schedule.first, node.schedule.every)
         exact_from = max(*(each.exact_from for each in inputs), produces.first)
         summary = node.kind in ("last", "end")
         self._nodes.append(_described(node, exact_from, produces))
-        self._wiring.append(Wiring(tuple(each.number for each in inputs), value.schedule, produces, masked, passes))
+        reached = tuple(each.number for each in inputs)
+        in_all = layer.keras_major < 3 and bool(heeded)
+        parts = tuple(tuple(sorted(each.masks)) for each in inputs) if node.merged is not None else ()
+        self._wiring.append(Wiring(reached, value.schedule, produces, heeded, in_all, parts if any(parts) else ()))
+        number = len(self._nodes)
+        if node.mask_value is not None:
+            masks = frozenset([number])
+        elif not passes_mask(layer, node.kind, bool(heeded)):
+            masks = frozenset()
         return Value(
-            len(self._nodes),
+            number,
             node.width,
             node.kind,
             # What follows a summary works on it at every step, whether it is new or not.
             ALWAYS if summary else produces,
             exact_from,
-            passes or node.mask is not None,
+            masks,
         )
 
     def _check_end(self, output: Value) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,11 +38,7 @@ def verify(program: StepProgram, stepper: Stepper | None = None, seed: int = 1) 
     begins = max(program.exact_from, program.computed_from)
     steps = min(steps, max(STEPS_MAX, begins))
     generator = np.random.default_rng(seed)
-    samples = generator.standard_normal((SEQUENCES, steps, program.features)).astype(np.float32)
-    if program.mask_value is not None:
-        # Not the first: an average over nothing is not a number.
-        masked = generator.random((SEQUENCES, steps)) < MASKED_SHARE
-        samples[masked & (np.arange(steps) > 0)] = program.mask_value
+    samples = drawn_samples(program, SEQUENCES, steps, generator)
     with np.errstate(all="ignore"):
         expected = program.whole(samples)
     got = _stepped(engine, samples)
@@ -50,13 +47,33 @@ def verify(program: StepProgram, stepper: Stepper | None = None, seed: int = 1) 
         begun = slice(begins - 1, None)
         wanted = program.outputs_of(expected[:, begun].reshape(-1, program.outputs).astype(np.float64))
         outputs = program.outputs_of(got[:, begun].reshape(-1, program.outputs))
-    difference = float(np.abs(outputs - wanted).max()) if outputs.size else 0.0
+    difference = largest_difference(outputs, wanted)
     if not difference <= TOLERANCE:
         raise ModelNotStreamable(
             f"the engine differs from a float64 evaluation by {difference:.1e}, {TOLERANCE:.0e} are allowed",
             "this is a defect of the worker or of the file: run `lstm-worker check` and report its output",
         )
     return Verification(SEQUENCES, steps, difference)
+
+
+def largest_difference(one: Any, other: Any) -> float:
+    """Of two arrays; an average over nothing but masked steps is not a number in both, which is no difference."""
+    differences = np.where(np.isnan(one) & np.isnan(other), 0, np.abs(one - other))
+    return float(differences.max()) if differences.size else 0.0
+
+
+def drawn_samples(
+    program: StepProgram, sequences: int, timesteps: int, generator: np.random.Generator, masked: float = MASKED_SHARE
+) -> Float32Array:
+    """Random sequences (N, T, F); a share of the steps after the first, of each input, is what a `Masking` layer leaves
+    out."""
+    samples = generator.standard_normal((sequences, timesteps, program.features)).astype(np.float32)
+    if not program.mask_values:
+        return samples
+    left_out = generator.random((sequences, timesteps)) < masked
+    left_out[:, 0] = False  # an average over nothing is not a number
+    samples[left_out] = generator.choice(program.mask_values, (int(left_out.sum()), 1))
+    return samples
 
 
 def _stepped(engine: Stepper, samples: Float32Array) -> Float32Array:

@@ -6,9 +6,11 @@ with arguments). A layer that is called twice has two places, so that each keeps
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from worker.errors import ModelNotStreamable
 from worker.model.files.reading import ModelFile
@@ -24,15 +26,25 @@ MODEL_CLASSES = ("Sequential", "Functional")
 INPUT = 0
 """The number of the value that is the model's input."""
 
+MASK_PARTS = ("Any", "LogicalOr", "ExpandDims", "Concatenate")
+"""Operations by which Keras 3 puts masks together: a step counts where any of the parts says so."""
+FOREIGN = (-1, 0.0)
+"""Of a mask that does not come from looking for a number."""
+Origin = tuple[int, float]
+"""The number of the value that a mask is of, and the number that it looks for in it."""
 Key = tuple[str, int]
 """A layer's name and which of its calls."""
+Reference = tuple[str, int, int]
+"""A layer's name, which of its calls, and which tensor of that."""
 
 
 @dataclass(slots=True)
 class Place:
     """One call of one layer. `path` finds its weights (`outer/inner`); `inputs` are numbers of values.
 
-    The value of `Graph.places[i]` has the number i + 1. `arguments` are what else an operation was called with.
+    The value of `Graph.places[i]` has the number i + 1. `arguments` are what else an operation was called with; `mask`
+    is what makes up the mask that the file says it is called with, see masks.py. An
+    operation is a function of Keras 3 (`x + y`, `ops.mean`), which knows nothing of masks.
     """
 
     path: str
@@ -41,6 +53,8 @@ class Place:
     config: dict[str, Any]
     inputs: tuple[int, ...]
     arguments: list[Any] = field(default_factory=list)
+    is_operation: bool = False
+    mask: frozenset[Origin] | None = None
 
 
 @dataclass(slots=True)
@@ -154,17 +168,20 @@ class _Reader:
         while calls:
             left = []
             for call in calls:
-                entry, number, references, others = call
-                if all(tensor < len(known.get((name, node), [])) for name, node, tensor in references):
+                entry, number, references, others, mask = call
+                if all(tensor < len(known.get((name, node), [])) for name, node, tensor in [*references, *mask]):
                     values = [known[name, node][tensor] for name, node, tensor in references]
-                    known[entry["config"]["name"], number] = self._call(entry, above, values, others)
+                    masks = [known[name, node][tensor] for name, node, tensor in mask]
+                    known[entry["config"]["name"], number] = self._call(entry, above, values, others, masks)
                 else:
                     left.append(call)
             if len(left) == len(calls):
                 raise self._refused(f"layer {left[0][0]['config']['name'][:60]!r} depends on itself or on nothing")
             calls = left
 
-    def _call(self, entry: dict[str, Any], above: str, values: list[int], arguments: list[Any]) -> list[int]:
+    def _call(
+        self, entry: dict[str, Any], above: str, values: list[int], arguments: list[Any], masks: Sequence[int] = ()
+    ) -> list[int]:
         name = entry["config"]["name"]
         path = f"{above}/{name}" if above else name
         if entry["class_name"] in MODEL_CLASSES:
@@ -173,29 +190,69 @@ class _Reader:
             raise self._refused(f"it calls layers more than {LAYERS_MAX} times")
         self._calls[path] = self._calls.get(path, 0) + 1
         again = f"#{self._calls[path]}" if self._calls[path] > 1 else ""
-        self.places.append(
-            Place(path, path + again, entry["class_name"], dict(entry["config"]), tuple(values), arguments)
-        )
+        place = Place(path, path + again, entry["class_name"], dict(entry["config"]), tuple(values), arguments)
+        place.is_operation = self._is_operation(entry)
+        place.mask = self._origins(masks) if masks else None
+        self.places.append(place)
         return [len(self.places)]
 
-    def _arguments(self, entry: dict[str, Any], node: Any) -> tuple[list[tuple[str, int, int]], list[Any]]:
-        """(the tensors of a call, its other positional arguments)."""
+    def _is_operation(self, entry: dict[str, Any]) -> bool:
+        """Whether an entry of a functional model is a function. HDF5 files have no module, but say what is trainable of
+        all layers except one."""
+        if entry.get("module") is None:
+            is_layer = "trainable" in entry["config"] or entry["class_name"] == "SpatialDropout1D"
+            return self._file.keras_major >= 3 and "inbound_nodes" in entry and not is_layer
+        return str(entry["module"]).startswith(("keras.src.ops", "keras.ops"))
+
+    def _origins(self, masks: Sequence[int]) -> frozenset[Origin]:
+        """What makes up a mask that Keras 3 saved as operations; nothing where every step counts."""
+        origins: set[Origin] = set()
+        left, seen = list(masks), set(masks)
+        while left:
+            number = left.pop()
+            place = self.places[number - 1] if number != INPUT else None
+            if place is None or not place.is_operation:
+                origins.add(FOREIGN)
+            elif place.class_name == "NotEqual" and len(place.inputs) == 1 and _is_number(place.arguments):
+                origins.add((place.inputs[0], float(np.float32(place.arguments[0]))))
+            elif place.class_name == "OnesLike":
+                return frozenset()
+            elif place.class_name in MASK_PARTS:
+                left.extend(set(place.inputs) - seen)
+                seen.update(place.inputs)
+            elif place.class_name != "ZerosLike":
+                origins.add(FOREIGN)
+        return frozenset(origins)
+
+    def _arguments(self, entry: dict[str, Any], node: Any) -> tuple[list[Reference], list[Any], list[Reference]]:
+        """(the tensors of a call, its other positional arguments, its mask)."""
         name = entry["config"]["name"]
         if isinstance(node, list):
-            return self._references(node), []
+            references = self._references(node)
+            found = [node] if references and isinstance(node[0], str) else node
+            for each in found:
+                self._check_keywords(entry, each[3] if len(each) > 3 else None, ("training",))
+            return references, [], []
         arguments = node.get("args") if isinstance(node, dict) else None
         if not isinstance(arguments, list):
             raise self._refused(f"a call of layer {name[:60]!r} has no arguments")
-        used = [key for key, value in (node.get("kwargs") or {}).items() if value is not None and key != "mask"]
-        if [key for key in used if key != "training"]:
+        keywords = self._check_keywords(entry, node.get("kwargs"), ("training", "mask"))
+        references = list(_tensors(arguments))
+        return references, [each for each in arguments if not list(_tensors([each]))], _masks(keywords.get("mask"))
+
+    def _check_keywords(self, entry: dict[str, Any], given: Any, known: tuple[str, ...]) -> dict[str, Any]:
+        """Raises ModelNotStreamable for what would change the numbers."""
+        keywords: dict[str, Any] = given if isinstance(given, dict) else {}
+        used = [key for key, value in keywords.items() if value is not None and key not in known]
+        if used:
             raise ModelNotStreamable(
-                f"layer {name[:60]!r} ({entry['class_name']}) cannot be stepped: it is called with {used[0][:40]!r}",
+                f"layer {entry['config']['name'][:60]!r} ({entry['class_name']}) cannot be stepped: it is called with "
+                f"{used[0][:40]!r}",
                 "call it with its input only",
             )
-        references = list(_tensors(arguments))
-        return references, [each for each in arguments if not list(_tensors([each]))]
+        return keywords
 
-    def _references(self, value: Any) -> list[tuple[str, int, int]]:
+    def _references(self, value: Any) -> list[Reference]:
         """`[name, node, tensor]`, or a list of these."""
         single = isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str)
         found = [value] if single else value
@@ -235,7 +292,7 @@ def _attention_call(entry: dict[str, Any], node: Any) -> tuple[dict[str, Any], A
     return {**entry, "config": {**entry["config"], **causal}}, {**node, "args": arguments, "kwargs": others}
 
 
-def _tensors(arguments: Any) -> Iterator[tuple[str, int, int]]:
+def _tensors(arguments: Any) -> Iterator[Reference]:
     """The references to other calls in a call's arguments; nesting is bounded by the JSON's."""
     if isinstance(arguments, list):
         for each in arguments:
@@ -246,6 +303,15 @@ def _tensors(arguments: Any) -> Iterator[tuple[str, int, int]]:
         named = isinstance(history, list) and len(history) == 3 and isinstance(history[0], str)
         if named and _are_indices(history[1:]):
             yield history[0], history[1], history[2]
+
+
+def _masks(value: Any) -> list[Reference]:
+    """The tensors of a `mask` argument, which is one, or a list with nothing where an input has none."""
+    return list(_tensors(value if isinstance(value, list) else [value]))
+
+
+def _is_number(values: list[Any]) -> bool:
+    return len(values) == 1 and type(values[0]) in (int, float) and abs(values[0]) < 3e38
 
 
 def _are_indices(values: list[Any]) -> bool:
@@ -290,5 +356,8 @@ def _reachable(places: list[Place], outputs: list[int]) -> tuple[list[Place], li
     kept = [number for number in range(1, len(places) + 1) if number in needed]
     renumbered = {INPUT: INPUT} | {number: at for at, number in enumerate(kept, 1)}
     for number in kept:
-        places[number - 1].inputs = tuple(renumbered[each] for each in places[number - 1].inputs)
+        place = places[number - 1]
+        place.inputs = tuple(renumbered[each] for each in place.inputs)
+        if place.mask:
+            place.mask = frozenset((renumbered.get(each, FOREIGN[0]), sought) for each, sought in place.mask)
     return [places[number - 1] for number in kept], [renumbered[each] for each in outputs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate
 from typing import Any
 
@@ -56,6 +57,12 @@ class Node:
     """`whole` with mask (N, T): a layer that leaves masked steps out."""
     mask: Callable[[Any, Any], Any] | None = None
     """(xp, x) → bool, which rows count from here on; for `Masking`."""
+    mask_value: float | None = None
+    """What all features of a row are that does not count."""
+    merged: Callable[[Any, Any, Any], Any] | None = None
+    """(xp, values, for each which steps count (…, 1), None where all) → y; for layers that replace masked values."""
+    zeros_where_masked: bool = False
+    """Whether it answers a masked step with zeros instead of its last answer (`zero_output_for_mask`)."""
     in_place: Callable[[Any, Any, Any], Any] | None = None
     """`step` in NumPy, faster: (x, state, steps) → y; it writes `state`, and the next call may overwrite `y`."""
 
@@ -69,9 +76,27 @@ class Wiring:
     """Of the values that reach it."""
     produces: Schedule = ALWAYS
     """Of its own values."""
-    masked: bool = False
-    """Whether it leaves masked steps out."""
-    passes_mask: bool = False
+    masks: tuple[int, ...] = ()
+    """The values of the `Masking` layers whose masked steps it leaves out."""
+    masks_in_all: bool = False
+    """Whether a step counts only if it does in all of them, rather than in any."""
+    part_masks: tuple[tuple[int, ...], ...] = ()
+    """Of a node that replaces masked values: the same for each of its inputs, nothing for those without a mask."""
+
+
+def _parts(xp: Any, masks: dict[int, Any], wired: Wiring) -> list[Any]:
+    """Which steps count in each of a node's inputs."""
+    return [counted_steps(xp, [masks[each] for each in part], False) if part else None for part in wired.part_masks]
+
+
+def _merged(xp: Any, node: Node, values: Any, counts: list[Any]) -> Any:
+    assert node.merged is not None, "compiled for masked values"
+    return node.merged(xp, values, [each if each is None else each[..., None] for each in counts])
+
+
+def counted_steps(xp: Any, masks: Sequence[Any], in_all: bool) -> Any:
+    """The masks of several layers → which steps count."""
+    return reduce(xp.logical_and if in_all else xp.logical_or, masks)
 
 
 class StepProgram:
@@ -91,14 +116,12 @@ class StepProgram:
         output_values: Sequence[int] = (),
         exact_from: int = 1,
         computed_from: int | None = None,
-        mask_value: float | None = None,
     ) -> None:
         """Without `wiring` the nodes are a chain; `output_values` are the values whose columns are the logits.
 
         `activations`: of each of the output values, what makes it of its logits.
         `exact_from`: the first step at which there is anything to be exact. `computed_from`: the first one whose logits
-        say anything; by default the same. `mask_value`: what a sample consists of
-        that a `Masking` layer leaves out.
+        say anything; by default the same.
         """
         self.name = name
         self.features = features
@@ -110,14 +133,13 @@ class StepProgram:
         self.exact_from = exact_from
         self.computed_from = exact_from if computed_from is None else computed_from
         self.fingerprint = fingerprint
-        self.mask_value = mask_value
+        self.mask_values = tuple(node.mask_value for node in nodes if node.mask_value is not None)
+        """What the `Masking` layers look for."""
         self._wiring = tuple(wiring) or tuple(Wiring((number,)) for number in range(len(nodes)))
         self._output_values = tuple(output_values) or (len(nodes),)
-        self.is_chain = (
-            mask_value is None
-            and self._output_values == (len(nodes),)
-            and all(wired == Wiring((number,)) for number, wired in enumerate(self._wiring))
-        )
+        self.is_chain = all(
+            wired == Wiring((number,)) for number, wired in enumerate(self._wiring)
+        ) and self._output_values == (len(nodes),)
         """Whether each node takes what the one before it gives, at every step."""
         widths = [features, *(node.width for node in nodes)]
         self.outputs = sum(widths[value] for value in self._output_values)
@@ -165,7 +187,7 @@ class StepProgram:
     def graph(self, xp: Any, features: Any, state: Any, steps: Any) -> tuple[Any, list[Any]]:
         """Logits (B, K) and each node's new state, by any array namespace; `state` is left as it is."""
         values: list[Any] = [features]
-        masks: list[Any] = [None]
+        masks: dict[int, Any] = {}
         states = []
         for (node, columns), wired in zip(self._columns, self._wiring, strict=True):
             inputs = wired.inputs
@@ -173,18 +195,24 @@ class StepProgram:
             own, counted, new = state[:, columns], steps, None
             if not wired.schedule.always:
                 counted, new = wired.schedule.count(xp, steps), wired.schedule.is_new(steps)
-            mask = masks[inputs[0]]
-            if wired.masked:
+            if wired.masks:
+                mask = counted_steps(xp, [masks[each] for each in wired.masks], wired.masks_in_all)
                 new = mask if new is None else new & mask
-            y, after = node.step(xp, x, own, counted)
+            if wired.part_masks:
+                y, after = _merged(xp, node, x, _parts(xp, masks, wired)), own
+            else:
+                y, after = node.step(xp, x, own, counted)
             if new is not None and node.state_floats:
                 # Only the rows that got a new value move on; the others keep their state and their last answer.
                 assert node.held is not None, "compiled for values that are not new at every step"
                 y = xp.where(new[:, None], y, node.held(xp, own))
                 after = xp.where(new[:, None], after, own)
+            if wired.masks and node.zeros_where_masked:
+                y = xp.where(mask[:, None], y, xp.asarray(0, y.dtype))
+            if node.mask is not None:
+                masks[len(values)] = node.mask(xp, x)
             values.append(y)
             states.append(after)
-            masks.append(node.mask(xp, x) if node.mask is not None else mask if wired.passes_mask else None)
         found = [values[each] for each in self._output_values]
         return found[0] if len(found) == 1 else xp.concatenate(found, axis=1), states
 
@@ -211,19 +239,23 @@ class StepProgram:
     def whole(self, features: Any) -> Any:
         """Logits of every prefix, (N, T, F) → (N, T, K), in float64, layer by layer over the whole sequence."""
         values: list[Any] = [np.asarray(features, np.float64)]
-        masks: list[Any] = [None]
+        masks: dict[int, Any] = {}
         timesteps = values[0].shape[1]
         for node, wired in zip(self.nodes, self._wiring, strict=True):
             picked = [wired.schedule.picked(values[each]) for each in wired.inputs]
             x = picked[0] if len(picked) == 1 else tuple(picked)
-            mask = masks[wired.inputs[0]]
-            if wired.masked:
+            if wired.masks:
                 assert node.whole_masked is not None, "compiled for a mask"
+                mask = counted_steps(np, [masks[each] for each in wired.masks], wired.masks_in_all)
                 y = node.whole_masked(x, wired.schedule.picked(mask))
+            elif wired.part_masks:
+                parts = _parts(np, masks, wired)
+                y = _merged(np, node, x, [each if each is None else wired.schedule.picked(each) for each in parts])
             else:
                 y = node.whole(x)
+            if node.mask is not None:
+                masks[len(values)] = wired.produces.held(node.mask(np, x)[..., None], timesteps)[..., 0] > 0
             values.append(wired.produces.held(y, timesteps) if not wired.produces.always else y)
-            masks.append(node.mask(np, x) if node.mask is not None else mask if wired.passes_mask else None)
         found = [values[each] for each in self._output_values]
         return found[0] if len(found) == 1 else np.concatenate(found, axis=-1)
 

@@ -66,6 +66,7 @@ class _Namespace:
         self.expm1, self.log1p = tf.math.expm1, tf.math.log1p
         self.add, self.subtract, self.multiply = tf.add, tf.subtract, tf.multiply
         self.maximum, self.minimum, self.where = tf.maximum, tf.minimum, tf.where
+        self.logical_and, self.logical_or = tf.logical_and, tf.logical_or
         self.concatenate, self.reshape, self.einsum = tf.concat, tf.reshape, tf.einsum
         self.sum, self.mean, self.max, self.any = tf.reduce_sum, tf.reduce_mean, tf.reduce_max, tf.reduce_any
 

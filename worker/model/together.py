@@ -175,5 +175,3 @@ def check_alike(layer: Layer, inputs: list[Value]) -> None:
         raise layer.refused("it joins flattened sequences", "join them before Flatten, or by Concatenate and Dense")
     if len({each.schedule for each in inputs}) != 1:
         raise layer.refused("its inputs have different lengths", "give its branches the same strides and windows")
-    if any(each.masked for each in inputs):
-        raise layer.refused("masks of several values are not supported", "use Masking in front of one branch only")

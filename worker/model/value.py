@@ -12,8 +12,8 @@ from worker.model.schedule import Schedule
 class Value:
     """What flows between layers. `number` is the program's; `schedule` says at which steps it is new.
 
-    `exact_from`: the first step at which it is the trained layer's. `masked`: a `Masking` layer is before it. `parts`
-    and `padding` are of kinds that only the layer after can step; see together.py.
+    `exact_from`: the first step at which it is the trained layer's. `masks`: the values of the `Masking` layers whose
+    mask it has; see masks.py. `parts` and `padding` are of kinds that only the layer after can step; see together.py.
     """
 
     number: int
@@ -21,6 +21,10 @@ class Value:
     kind: str
     schedule: Schedule = ALWAYS
     exact_from: int = 1
-    masked: bool = False
+    masks: frozenset[int] = frozenset()
     parts: tuple[Value, ...] = ()
     padding: int = 0
+
+    @property
+    def masked(self) -> bool:
+        return bool(self.masks)

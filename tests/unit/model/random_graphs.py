@@ -14,6 +14,7 @@ from worker.model.files.reading import ModelFile
 from worker.model.program import StepProgram
 
 TIMESTEPS = 11
+OPERATIONS = ("Mean", "Max", "Min", "Sum", "GetItem")
 ACTIVATIONS = ("linear", "tanh", "sigmoid", "relu", "softsign", "elu", "hard_sigmoid")
 PLAIN = ("Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization")
 MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
@@ -36,6 +37,8 @@ class RandomModel:
             {"class_name": "InputLayer", "config": {"name": "input", "batch_shape": shape}, "inbound_nodes": []}
         )
         self.input = ("input", 0)
+        self.masked = False
+        self.keras_major = 3
         self.parts: set[str] = set()
         """What is in it besides the classes of its layers."""
 
@@ -49,7 +52,9 @@ class RandomModel:
         """A layer of its own and its first call."""
         name = f"layer_{len(self._layers)}"
         self.weights[name] = weights
-        entry = {"class_name": class_name, "config": {"name": name, **config}, "inbound_nodes": []}
+        module = "keras.src.ops.numpy" if class_name in OPERATIONS else "keras.layers"
+        config = {"name": name, **config}
+        entry = {"class_name": class_name, "module": module, "config": config, "inbound_nodes": []}
         self._layers.append(entry)
         return self.again(name, inputs, *given)
 
@@ -74,8 +79,10 @@ class RandomModel:
         outputs = [[*each, 0] for each in output] if isinstance(output, list) else [*output, 0]
         inner = {"layers": self._layers, "input_layers": ["input", 0, 0], "output_layers": outputs}
         configuration = {"class_name": "Functional", "config": inner}
-        file = ModelFile(Path("random.keras"), configuration, 3, lambda path, _class, _k: self.weights.get(path, []))
-        return compile_model(file, timesteps)
+        return compile_model(ModelFile(Path("random.keras"), configuration, self.keras_major, self._weights), timesteps)
+
+    def _weights(self, path: str, _class_name: str, _number: int) -> list[np.ndarray]:
+        return self.weights.get(path, [])
 
     def steps_of(self, value: Any) -> int:
         """How many values of a sequence of TIMESTEPS there are."""
@@ -83,11 +90,21 @@ class RandomModel:
 
     # ---- layers
 
+    def softmax(self, value: Any) -> Any:
+        """The layer of that name cannot be masked."""
+        if self.masked:
+            return self.add("Activation", [value], [], activation="softmax")
+        return self.add("Softmax", [value], [])
+
+    def masking(self, value: Any) -> Any:
+        self.masked = True
+        return self.add("Masking", [value], [], mask_value=self.random.choice((0.5, 0.5, -1.0, 0.0)))
+
     def recurrent(self, value: Any, width: int, units: int, every: bool = True) -> Any:
         if self.random.random() < 0.2:
             return self.cells(value, width, units, every)
         class_name, weights, config = self.recurrence(width, units)
-        return self.add(class_name, [value], weights, return_sequences=every, **config)
+        return self.add(class_name, [value], weights, **self.outputs(every), **config)
 
     def cells(self, value: Any, width: int, units: int, every: bool) -> Any:
         """`RNN` of one cell, or of several."""
@@ -98,7 +115,14 @@ class RandomModel:
         weights = [array for _, arrays, _ in found for array in arrays]
         stacked = {"class_name": "StackedRNNCells", "config": {"cells": cells}}
         self.parts.add("stacked cells" if len(cells) > 1 else "a cell")
-        return self.add("RNN", [value], weights, cell=stacked if len(cells) > 1 else cells[0], return_sequences=every)
+        return self.add("RNN", [value], weights, cell=stacked if len(cells) > 1 else cells[0], **self.outputs(every))
+
+    def outputs(self, every: bool) -> dict[str, Any]:
+        """Of a recurrent layer."""
+        if not self.masked or self.random.random() < 0.6:
+            return {"return_sequences": every}
+        self.parts.add("zeros for masked steps")
+        return {"return_sequences": every, "zero_output_for_mask": True}
 
     def recurrence(self, width: int, units: int) -> tuple[str, list[np.ndarray], dict[str, Any]]:
         class_name = self.random.choice(("LSTM", "GRU", "SimpleRNN"))
@@ -174,7 +198,7 @@ class RandomModel:
     def attention_pooling(self, value: Any, width: int) -> Any:
         """A score of each step, its softmax over time, the weighted sum or average."""
         self.parts.add("attention pooling")
-        dot = self.random.random() < 0.3
+        dot = self.random.random() < 0.4
         scores = self.dense(value, width, 1 if dot else self.random.choice((1, width)), outside=True)
         weights = self.add("Softmax", [scores], [], axis=1)
         pair = [weights, value] if self.random.random() < 0.5 else [value, weights]
@@ -226,7 +250,7 @@ class RandomModel:
             lambda: self.add("ReLU", [value], [], max_value=self.random.choice((None, 1.5)), negative_slope=0.1),
             lambda: self.add("ELU", [value], [], alpha=0.7),
             lambda: self.add("Activation", [value], [], activation=self.random.choice(ACTIVATIONS)),
-            lambda: self.add("Softmax", [value], []),
+            lambda: self.softmax(value),
             lambda: self.add("Rescaling", [value], [], scale=0.7, offset=0.1),
             lambda: self.add("Identity", [value], []),
             lambda: self.add("PReLU", [value], [self.array(1, width)], shared_axes=[1]),
@@ -247,7 +271,8 @@ class RandomModel:
         kind = self.random.choice(
             (
                 *("recurrent", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "Mean", "Max", "Min", "Sum"),
-                *("GetItem", "GetItem", "attention", "attention"),
+                *("GetItem", "GetItem"),
+                *(() if self.masked else ("attention", "attention")),
             )
         )
         if kind == "recurrent":
@@ -272,9 +297,10 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
     model = RandomModel(seed)
     chance = model.random
     value, width = model.input, model.features
-    masked = chance.random() < 0.2
-    if masked:
-        value = model.add("Masking", [value], [], mask_value=0.5)
+    model.keras_major = chance.choice((2, 3, 3))
+    if chance.random() < 0.2:
+        model.parts.add("a mask")
+        value = model.masking(value)
     for _ in range(chance.randint(1, 4)):
         kind = chance.random()
         if chance.random() < 0.5:
@@ -282,36 +308,39 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
         if kind < 0.3:
             units = chance.randint(1, 4)
             value, width = model.recurrent(value, width, units), units
-        elif kind < 0.5 and not masked:
+        elif kind < 0.5:
             value, width = model.window(value, width, strided=True)
-        elif kind < 0.56 and not masked:
+        elif kind < 0.56:
             value = model.fewer_steps(value)
-        elif kind < 0.67 and not masked and model.steps_of(value):
+        elif kind < 0.67 and not model.masked and model.steps_of(value):
             value, width = model.causal_attention(value, width)
-        elif kind < 0.85 and not masked:
+        elif kind < 0.85:
             value, width = branched(model, value, width)
         elif kind < 0.9:
             shared = model.recurrent(value, width, width)
             value = model.again(shared[0], [shared])
-        elif kind < 0.95 and not masked and model.steps_of(value) > 1:
+        elif kind < 0.95 and model.steps_of(value) > 1:
             value = model.by_step(value, width)
         else:
             value = model.elementwise(value, width)
-    return model.program(end(model, value, width, masked)), model.parts
+    return model.program(end(model, value, width)), model.parts
 
 
-def end(model: RandomModel, value: Any, width: int, masked: bool) -> Any:
+def end(model: RandomModel, value: Any, width: int) -> Any:
     """From a sequence to the head."""
-    if masked:
-        return head(model, model.recurrent(value, width, 3, every=False), 3)
     if model.fixed and model.random.random() < 0.5 and model.steps_of(value):
         return flattened(model, value, width)
     return head(model, *model.summary(value, width))
 
 
 def branched(model: RandomModel, value: Any, width: int) -> tuple[Any, int]:
-    """Two branches of one length, joined."""
-    one, other = model.dense(value, width, 3), model.recurrent(value, width, 3)
+    """Two branches of one length, joined; at times each with a mask of its own."""
+    one, other = value, value
+    if model.random.random() < 0.4:
+        one = model.masking(one)
+        other = model.masking(other) if model.random.random() < 0.6 else other
+        model.parts.add("a mask on a branch" if other == value else "masks merged")
+    one, other = model.dense(one, width, 3), model.recurrent(other, width, 3)
     if model.random.random() < 0.3:
         return model.add("Concatenate", [one, other, value], [], axis=-1), 6 + width
     return model.add(model.random.choice(MERGES), [one, other], []), 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.unit.model.random_graphs import TIMESTEPS, random_graph
-from worker.model.contract import TOLERANCE, verify
+from worker.model.contract import TOLERANCE, drawn_samples, largest_difference, verify
 from worker.model.numpy_stepper import NumpyStepper
 from worker.model.program import StepProgram
 from worker.model.rules.table import RULES
@@ -23,17 +23,14 @@ PARTS_OF_SEVERAL_LAYERS = (
     *("a cell", "stacked cells", "zeros before a window", "a range of steps", "a step from the front"),
     *("a step from the end", "attention pooling", "attention pooling by Dot"),
     *("numbers for each step", "numbers for each step, flattened", "several heads"),
+    *("a mask", "masks merged", "a mask on a branch", "zeros for masked steps"),
     *("joined with a flattened sequence", "joined with a sum over all steps", "each number of a flattened sequence"),
 )
 """What the class of a single layer does not show."""
 
 
 def samples(program: StepProgram, seed: int) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    drawn = generator.standard_normal((SEQUENCES, TIMESTEPS, program.features)).astype(np.float32)
-    if program.mask_value is not None:
-        drawn[(generator.random((SEQUENCES, TIMESTEPS)) < 0.3) & (np.arange(TIMESTEPS) > 0)] = program.mask_value
-    return drawn
+    return drawn_samples(program, SEQUENCES, TIMESTEPS, np.random.default_rng(seed), masked=0.3)
 
 
 def check_every_way_of_stepping(program: StepProgram, seed: int) -> None:
@@ -53,8 +50,9 @@ def check_every_way_of_stepping(program: StepProgram, seed: int) -> None:
         logits = together.step_batch(np.arange(SEQUENCES), given[:, step - 1], states, steps)
         by_itself = alone.step_batch(np.array([2]), given[2:3, step - 1], before, steps[2:3])
         if step >= program.exact_from:
-            assert np.abs(program.outputs_of(by_itself) - program.outputs_of(logits[2:3])).max() <= TOLERANCE, step
-            assert np.abs(program.outputs_of(logits) - wanted[:, step - 1]).max() <= TOLERANCE, step
+            outputs = program.outputs_of(logits)
+            assert largest_difference(program.outputs_of(by_itself), outputs[2:3]) <= TOLERANCE, step
+            assert largest_difference(outputs, wanted[:, step - 1]) <= TOLERANCE, step
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,13 @@ class Layer:
     widths: tuple[int, ...] = ()
     """Of all values that reach it, where there are several."""
     waits: bool = False
-    """Whether there are steps without a new value."""
+    """Whether there are steps without a new value, or steps that are left out."""
     padding: int = 0
     """Zeros before the sequence that reaches it."""
+    is_distributed: bool = False
+    """Whether `TimeDistributed` is around it."""
+    given_mask: frozenset[tuple[int, float]] | None = None
+    """The origins of the mask that the file says it is called with; None where the file leaves that to Keras."""
 
     def refused(
         self, reason: str, way_out: str = "train it without this layer, or see model.mode = 'buffer'"

@@ -23,8 +23,6 @@ def _check_recurrent(layer: Layer) -> None:
         raise layer.refused("it reads the sequence backwards, so its first step needs the last sample")
     if layer.flag("return_state"):
         raise layer.refused("it also returns its state", "build the model without return_state")
-    if layer.flag("zero_output_for_mask"):
-        raise layer.refused("zero_output_for_mask is not supported", "build the model without it")
     if layer.flag("time_major"):
         raise layer.refused("it wants time as the first axis", "build the model without time_major")
     if layer.kind != "sequence":
@@ -34,6 +32,17 @@ def _check_recurrent(layer: Layer) -> None:
 def _unmasked(mask: Any, t: int, new: Any, old: Any) -> Any:
     """A masked step leaves a stream as it was; that is also the layer's output there."""
     return new if mask is None else np.where(mask[:, t, None], new, old)
+
+
+def _masked(layer: Layer, whole: Any) -> dict[str, Any]:
+    """How a node treats masked steps: with the last answer, or with zeros."""
+    if not layer.flag("zero_output_for_mask"):
+        return {"whole_masked": whole}
+
+    def whole_masked(x: Any, mask: Any) -> Any:
+        return whole(x, mask) * mask[..., None]
+
+    return {"whole_masked": whole_masked, "zeros_where_masked": True}
 
 
 def _output_kind(layer: Layer) -> str:
@@ -96,7 +105,7 @@ def lstm(layer: Layer) -> Node:
         whole,
         kernel=op,
         held=lambda _, state: state[:, :units],
-        whole_masked=whole,
+        **_masked(layer, whole),
         in_place=_fused_lstm(kernel, recurrent, bias, units) if usual else None,
     )
 
@@ -189,7 +198,7 @@ def gru(layer: Layer) -> Node:
         whole,
         kernel=op,
         held=lambda _, state: state,
-        whole_masked=whole,
+        **_masked(layer, whole),
     )
 
 
@@ -226,5 +235,5 @@ def simple_rnn(layer: Layer) -> Node:
         whole,
         kernel=op,
         held=lambda _, state: state,
-        whole_masked=whole,
+        **_masked(layer, whole),
     )

@@ -16,21 +16,23 @@ from worker.model.rules.elementwise import stateless
 
 def masking(layer: Layer) -> Node:
     """Steps whose features all have `mask_value` become zeros and are left out by what follows."""
-    value = mask_value(layer)
+    if layer.kind != "sequence":
+        raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
+    value = _mask_value(layer)
 
     def counts(xp: Any, x: Any) -> Any:
         return xp.any(x != xp.asarray(value, x.dtype), axis=-1)
 
     node = stateless(layer, lambda xp, x: xp.where(counts(xp, x)[..., None], x, xp.asarray(0, x.dtype)))
-    return replace(node, mask=counts)
+    return replace(node, mask=counts, mask_value=value)
 
 
-def mask_value(layer: Layer) -> float:
-    """Raises ModelNotStreamable for what is no number."""
+def _mask_value(layer: Layer) -> float:
+    """As samples have it, in float32. Raises ModelNotStreamable for what is no number."""
     value = layer.config.get("mask_value", 0.0)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 3e38:
         raise layer.refused(f"mask_value is {shown(value)}, not a number", WAY_OUT)
-    return float(value)
+    return float(np.float32(value))
 
 
 def prelu(layer: Layer) -> Node:

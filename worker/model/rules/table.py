@@ -89,7 +89,9 @@ RULES: dict[str, Callable[[Layer], Node]] = {
 SEVERAL_INPUTS = (*MERGES, *ATTENTION)
 ROW_WISE = ("Dense", *ELEMENTWISE)
 """What `TimeDistributed` may distribute."""
-PASSES_MASK = ("Dense", *ELEMENTWISE)
+PASSES_MASK = tuple(name for name in ("Dense", *ELEMENTWISE) if name != "RMSNormalization")
+"""Of one value; those of several do as well (`supports_masking` of Keras' layers)."""
+DROPS_MASK_IN_KERAS_2 = ("Identity", "Normalization", "Rescaling")
 OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     name: ("Activation", {"activation": activation})
     for name, activation in {
