@@ -19,7 +19,7 @@ from rich.table import Table
 from worker.adapters.clock import SystemClock
 from worker.core.types import BoolArray, Float32Array
 from worker.errors import ConfigError, ModelNotStreamable
-from worker.model.contract import verify
+from worker.model.contract import drawn_samples, verify
 from worker.model.load import load_program
 from worker.model.numpy_stepper import NumpyStepper
 from worker.model.program import StepProgram
@@ -96,6 +96,10 @@ def _print_plan(console: Console, program: StepProgram) -> None:
         table.add_row(row.layer, row.class_name, row.kind, str(row.state_floats), row.exact)
     console.print(table)
     steps = program.timesteps or "any number of"
+    for number, each in enumerate(program.inputs if len(program.inputs) > 1 else (), 1):
+        what = "the newest sample's" if each.is_static else "a sequence"
+        last = each.first + each.width
+        console.print(f"input {number}, {each.name!r}: features {each.first + 1} to {last}, {what}", soft_wrap=True)
     console.print(
         f"input: {steps} timesteps of {program.features} features; output: "
         + " + ".join(f"{width} {activation}" for activation, width in program.heads)
@@ -169,8 +173,10 @@ def _read_inputs(path: Path, program: StepProgram) -> Float32Array:
 def _compare_with_keras(console: Console, model: Path, program: StepProgram) -> None:
     """Print the largest difference from `model.predict`, or why Keras has none. Raises ModelNotStreamable."""
     timesteps = program.timesteps or TIMESTEPS
-    generator = np.random.default_rng(2)
-    samples = generator.standard_normal((SEQUENCES, timesteps, program.features)).astype(np.float32)
+    samples = drawn_samples(program, SEQUENCES, timesteps, np.random.default_rng(2))
+    for each in program.inputs:
+        if each.is_static:  # Keras is given them once
+            samples[:, :, each.columns] = samples[:, -1:, each.columns]
     predictions = _predicted_by_keras(model, samples)
     if isinstance(predictions, str):
         console.print(f"not compared with Keras: {predictions}", soft_wrap=True)

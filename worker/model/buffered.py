@@ -20,7 +20,9 @@ from worker.errors import ModelNotStreamable
 from worker.model.activations import activation_name
 from worker.model.compile import HEADS
 from worker.model.files.reading import open_model_file
+from worker.model.inputs import ModelInput, inputs_of, split
 from worker.model.program import Node, StepProgram
+from worker.model.training import keras_inputs, keras_shapes
 
 ROWS_MAX = 256
 """Sequences of one evaluation; bounds memory."""
@@ -39,12 +41,7 @@ def load_buffered(path: Path, timesteps: int | None = None) -> StepProgram:
     with open_model_file(path) as file:
         configuration = file.configuration
     model = _loaded(path)
-    shape = tuple(model.input_shape) if isinstance(model.input_shape, tuple) else ()
-    if len(shape) != 3 or shape[2] is None:
-        raise ModelNotStreamable(
-            f"{path} takes {model.input_shape}", "buffer mode needs one input (timesteps, features)"
-        )
-    fixed = shape[1]
+    inputs, fixed = inputs_of(str(path), keras_shapes(model))
     length = fixed or timesteps
     if length is None:
         raise ModelNotStreamable(
@@ -54,20 +51,20 @@ def load_buffered(path: Path, timesteps: int | None = None) -> StepProgram:
     weights = [np.asarray(each, np.float32) for each in model.get_weights()]
     return buffered_program(
         name=str(configuration.get("config", {}).get("name", path.stem)),
-        features=int(shape[2]),
+        inputs=inputs,
         timesteps=int(length),
         every_prefix=fixed is None,
         outputs=int(model.output_shape[-1]),
         activation=activation,
         fingerprint=_fingerprint(configuration, weights, int(length)),
-        evaluate=_evaluation(model),
+        evaluate=_evaluation(model, inputs, fixed),
     )
 
 
 def buffered_program(
     *,
     name: str,
-    features: int,
+    inputs: tuple[ModelInput, ...],
     timesteps: int,
     every_prefix: bool,
     outputs: int,
@@ -76,6 +73,7 @@ def buffered_program(
     evaluate: Evaluate,
 ) -> StepProgram:
     """State: the samples so far, (T, F) floats. Logits are 0 where nothing is evaluated."""
+    features = sum(each.width for each in inputs)
     columns = np.arange(features)
 
     def logits_of(samples: Float32Array) -> Float32Array:
@@ -108,6 +106,7 @@ def buffered_program(
     return StepProgram(
         name=name,
         features=features,
+        inputs=inputs,
         timesteps=timesteps,
         nodes=(node,),
         activations=[activation],
@@ -148,15 +147,17 @@ def _without_activation(path: Path, model: Any) -> str:
     return str(name)
 
 
-def _evaluation(model: Any) -> Evaluate:
+def _evaluation(model: Any, inputs: tuple[ModelInput, ...], fixed: int | None) -> Evaluate:
     import tensorflow as tf
 
-    features = model.input_shape[2]
-    signature = tf.TensorSpec([None, model.input_shape[1], features], tf.float32)
-    traced = tf.function(lambda samples: model(samples, training=False), input_signature=[signature])
+    shapes = [[None, each.width] if each.is_static else [None, fixed, each.width] for each in inputs]
+    traced = tf.function(
+        lambda *parts: model(keras_inputs(model, parts), training=False),
+        input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes],
+    )
 
     def evaluate(samples: Float32Array) -> Float32Array:
-        return np.asarray(traced(tf.constant(samples, tf.float32)), np.float32)
+        return np.asarray(traced(*[tf.constant(part, tf.float32) for part in split(samples, inputs)]), np.float32)
 
     return evaluate
 

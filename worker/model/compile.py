@@ -53,10 +53,11 @@ class _Compiler:
         self._file = file
         self._graph = graph
         self._steps = steps
+        self._features = sum(each.width for each in graph.inputs)
         self._nodes: list[Node] = []
         self._wiring: list[Wiring] = []
         self._used: list[Array] = []
-        self._values: dict[int, Value] = {INPUT: Value(INPUT, graph.features, "sequence")}
+        self._values: dict[int, Value] = {INPUT: Value(INPUT, self._features, "sequence")}
         self._origins: dict[int, Origin] = {}
         self._heads, self._activations = _heads(graph)
 
@@ -69,7 +70,8 @@ class _Compiler:
             self._check_end(output)
         program = StepProgram(
             name=self._graph.name,
-            features=self._graph.features,
+            features=self._features,
+            inputs=self._graph.inputs,
             timesteps=self._steps,
             nodes=tuple(self._nodes),
             activations=self._activations,
@@ -162,6 +164,7 @@ class _Compiler:
             keras_major=self._file.keras_major,
             widths=widths if len(widths) > 1 else (),
             waits=not first.schedule.always or bool(first.masks),
+            is_static=bool(inputs) and all(each.is_static for each in inputs),
             is_distributed=class_name == "TimeDistributed",
             given_mask=place.mask,
         )
@@ -208,6 +211,7 @@ class _Compiler:
             ALWAYS if summary else produces,
             exact_from,
             masks,
+            is_static=node.kind == "last" and (layer.is_static or layer.class_name == "InputLayer"),
         )
 
     def _check_end(self, output: Value) -> None:

@@ -68,11 +68,11 @@ def drawn_samples(
     """Random sequences (N, T, F); a share of the steps after the first, of each input, is what a `Masking` layer leaves
     out."""
     samples = generator.standard_normal((sequences, timesteps, program.features)).astype(np.float32)
-    if not program.mask_values:
-        return samples
-    left_out = generator.random((sequences, timesteps)) < masked
-    left_out[:, 0] = False  # an average over nothing is not a number
-    samples[left_out] = generator.choice(program.mask_values, (int(left_out.sum()), 1))
+    for each in program.inputs if program.mask_values else ():
+        left_out = generator.random((sequences, timesteps)) < masked
+        left_out[:, 0] = False  # an average over nothing is not a number
+        part = samples[:, :, each.columns]
+        part[left_out] = generator.choice(program.mask_values, (int(left_out.sum()), 1))
     return samples
 
 

@@ -15,16 +15,15 @@ import numpy as np
 from worker.errors import ModelNotStreamable
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import WAY_OUT
-from worker.model.rules.context import is_whole, shown
+from worker.model.inputs import ModelInput, inputs_of
+from worker.model.rules.context import shown
 from worker.model.rules.table import ATTENTION
 
 LAYERS_MAX = 1000
 NAME_CHARACTERS_MAX = 200
-FEATURES_MAX = 1 << 14
-TIMESTEPS_MAX = 1 << 20
 MODEL_CLASSES = ("Sequential", "Functional")
 INPUT = 0
-"""The number of the value that is the model's input."""
+"""The number of the value that is the sample."""
 
 MASK_PARTS = ("Any", "LogicalOr", "ExpandDims", "Concatenate")
 """Operations by which Keras 3 puts masks together: a step counts where any of the parts says so."""
@@ -62,14 +61,15 @@ class Graph:
     """`outputs` are numbers of values, `heads` the names of the layers they come from."""
 
     name: str
-    features: int
+    inputs: tuple[ModelInput, ...]
     timesteps: int | None
     places: list[Place]
     outputs: tuple[int, ...]
 
 
 def read_graph(file: ModelFile) -> Graph:
-    """Raises ModelNotStreamable for what is no graph of layers on one sequence of features."""
+    """Of several inputs each has a place, with the sample as its input. Raises ModelNotStreamable for what is no graph
+    of layers on sequences of features."""
     class_name = file.configuration.get("class_name")
     if class_name not in MODEL_CLASSES:
         raise ModelNotStreamable(
@@ -77,11 +77,15 @@ def read_graph(file: ModelFile) -> Graph:
             "build it as keras.Sequential or keras.Model(inputs, outputs); subclassed models hold code",
         )
     reader = _Reader(file)
-    outputs = reader.model(file.configuration, "", [INPUT])
-    shape = reader.input_shape or _built_shape(file.configuration)
-    features, timesteps = _checked_shape(file, shape)
+    shapes = reader.input_shapes(file.configuration)
+    inputs, timesteps = inputs_of(str(file.path), shapes)
+    given = [INPUT]
+    if len(inputs) > 1:
+        reader.places.extend(_place(each) for each in inputs)
+        given = list(range(1, len(inputs) + 1))
+    outputs = reader.model(file.configuration, "", given)
     places, outputs = _reachable(reader.places, outputs)
-    return Graph(str(_inner(file.configuration).get("name") or "model"), features, timesteps, places, tuple(outputs))
+    return Graph(str(_inner(file.configuration).get("name") or "model"), inputs, timesteps, places, tuple(outputs))
 
 
 class _Reader:
@@ -89,7 +93,6 @@ class _Reader:
 
     def __init__(self, file: ModelFile) -> None:
         self.places: list[Place] = []
-        self.input_shape: Any = None
         self._file = file
         self._calls: dict[str, int] = {}
 
@@ -125,9 +128,7 @@ class _Reader:
         if len(given) != 1:
             raise self._refused(f"the Sequential {above[:60]!r} is called with {len(given)} values")
         values = given
-        for number, entry in enumerate(entries):
-            if not above and number == 0:
-                self._note_shape(entry)
+        for entry in entries:
             if entry["class_name"] != "InputLayer":
                 values = self._call(entry, above, values, [])
         return values
@@ -138,15 +139,12 @@ class _Reader:
         known: dict[Key, list[int]] = {}
         names = [name for name, _, _ in self._references(inner.get("input_layers"))]
         if len(names) != len(given):
-            reason = f"{self._file.path} has {len(names)} inputs" if not above else f"{above[:60]!r} has other inputs"
-            raise ModelNotStreamable(reason, "serve a model of one sequence of features")
+            raise self._refused(f"{above[:60]!r} has {len(names)} inputs and is called with {len(given)}")
         for name, value in zip(names, given, strict=True):
             known[name, 0] = [value]
         calls = []
         for entry in entries:
             if entry["class_name"] == "InputLayer":
-                if not above:
-                    self._note_shape(entry)
                 continue
             nodes = entry.get("inbound_nodes")
             for number, node in enumerate(nodes if isinstance(nodes, list) else []):
@@ -253,7 +251,9 @@ class _Reader:
         return keywords
 
     def _references(self, value: Any) -> list[Reference]:
-        """`[name, node, tensor]`, or a list of these."""
+        """`[name, node, tensor]`, or a list of these, or a dictionary, of which Keras sorts the keys."""
+        if isinstance(value, dict):
+            value = [value[key] for key in sorted(value)]
         single = isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str)
         found = [value] if single else value
         if not isinstance(found, list) or not all(
@@ -263,14 +263,25 @@ class _Reader:
             raise self._refused("it does not say how its layers are connected")
         return [(each[0], each[1], each[2]) for each in found]
 
-    def _note_shape(self, entry: dict[str, Any]) -> None:
+    def input_shapes(self, configuration: dict[str, Any]) -> list[tuple[str, Any]]:
+        """Name and shape of each of a model's inputs, in the order in which Keras takes them."""
+        inner = _inner(configuration)
+        layers = self._layers(inner)
+        if configuration.get("class_name") == "Sequential":
+            return [("input", self._shape(self._entry(0, layers[0])) or _built_shape(configuration))]
+        entries = [self._entry(number, layer) for number, layer in enumerate(layers)]
+        shapes = {each["config"]["name"]: self._shape(each) for each in entries if each["class_name"] == "InputLayer"}
+        names = [name for name, _, _ in self._references(inner.get("input_layers"))]
+        built = _built_shape(configuration) if len(names) == 1 else None
+        return [(name, shapes.get(name) or built) for name in names]
+
+    def _shape(self, entry: dict[str, Any]) -> Any:
+        """What the first layer of a model says of its input; a model within says it of its own first layer."""
         shape = entry["config"].get("batch_shape") or entry["config"].get("batch_input_shape")
-        if shape is None and entry["class_name"] in MODEL_CLASSES:
-            inner = entry["config"].get("layers")
-            if isinstance(inner, list) and inner:
-                self._note_shape(self._entry(0, inner[0]))
-            return
-        self.input_shape = self.input_shape or shape
+        inner = entry["config"].get("layers")
+        if shape is None and entry["class_name"] in MODEL_CLASSES and isinstance(inner, list) and inner:
+            return self._shape(self._entry(0, inner[0]))
+        return shape
 
     def _refused(self, what: str) -> ModelNotStreamable:
         return ModelNotStreamable(f"{self._file.path}: {what}", WAY_OUT)
@@ -290,6 +301,11 @@ def _attention_call(entry: dict[str, Any], node: Any) -> tuple[dict[str, Any], A
     others = {key: value for key, value in others.items() if value is not False}
     arguments = [*node["args"], *given] if isinstance(node.get("args"), list) else node.get("args")
     return {**entry, "config": {**entry["config"], **causal}}, {**node, "args": arguments, "kwargs": others}
+
+
+def _place(given: ModelInput) -> Place:
+    config = {"name": given.name, "first": given.first, "width": given.width, "is_static": given.is_static}
+    return Place(given.name, given.name, "InputLayer", config, (INPUT,))
 
 
 def _tensors(arguments: Any) -> Iterator[Reference]:
@@ -327,24 +343,6 @@ def _inner(configuration: dict[str, Any]) -> dict[str, Any]:
 def _built_shape(configuration: dict[str, Any]) -> Any:
     build = configuration.get("build_config")
     return build.get("input_shape") if isinstance(build, dict) else None
-
-
-def _checked_shape(file: ModelFile, shape: Any) -> tuple[int, int | None]:
-    if isinstance(shape, list) and len(shape) == 1 and isinstance(shape[0], list):
-        shape = shape[0]
-    if not isinstance(shape, list) or len(shape) != 3:
-        raise ModelNotStreamable(
-            f"{file.path} takes input of {len(shape) if isinstance(shape, list) else 'unknown'} dimensions, "
-            "not (batch, timesteps, features)",
-            "serve a sequence model, saved after it was built",
-        )
-    _, steps, features = shape
-    if not is_whole(features, FEATURES_MAX) or not (steps is None or is_whole(steps, TIMESTEPS_MAX)):
-        raise ModelNotStreamable(
-            f"{file.path} takes {shown(steps)} timesteps of {shown(features)} features",
-            f"serve a model of 1 to {FEATURES_MAX} features and at most {TIMESTEPS_MAX} timesteps",
-        )
-    return features, steps
 
 
 def _reachable(places: list[Place], outputs: list[int]) -> tuple[list[Place], list[int]]:

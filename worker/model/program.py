@@ -12,6 +12,7 @@ import numpy as np
 
 from worker.core.types import Float32Array, Int32Array
 from worker.model.activations import sigmoid, softmax
+from worker.model.inputs import ModelInput
 from worker.model.kernel.operations import KernelOp
 from worker.model.schedule import Schedule
 
@@ -112,6 +113,7 @@ class StepProgram:
         activations: Sequence[str],
         exactness: str,
         fingerprint: str,
+        inputs: Sequence[ModelInput] = (),
         wiring: Sequence[Wiring] = (),
         output_values: Sequence[int] = (),
         exact_from: int = 1,
@@ -125,6 +127,7 @@ class StepProgram:
         """
         self.name = name
         self.features = features
+        self.inputs = tuple(inputs) or (ModelInput("input", 0, features),)
         self.timesteps = timesteps
         self.nodes = nodes
         self.activation = activations[0] if set(activations) == {"sigmoid"} else "+".join(activations)

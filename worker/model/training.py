@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from worker.core.types import Float32Array
+from worker.model.inputs import inputs_of, split
 
 
 def train_reference(
@@ -58,12 +60,30 @@ def train_reference(
 
 
 def predict(path: Path, features: Float32Array) -> Float32Array:
-    """`model.predict` of whole sequences (N, T, F) → (N, K), by Keras itself. Imports TensorFlow."""
+    """`model.predict` of whole sequences (N, T, F) → (N, K), by Keras itself; several inputs are split as samples are,
+    several outputs follow one another. Imports TensorFlow."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
     model = keras.models.load_model(path, compile=False)
-    return np.asarray(model.predict(features, verbose=0), np.float32)
+    inputs, _ = inputs_of(str(path), keras_shapes(model))
+    found = model.predict(keras_inputs(model, split(features, inputs)), verbose=0)
+    if isinstance(found, dict):
+        found = [found[key] for key in sorted(found)]
+    outputs = found if isinstance(found, list | tuple) else [found]
+    return np.concatenate([np.asarray(each, np.float32) for each in outputs], axis=-1)
+
+
+def keras_shapes(model: Any) -> list[tuple[str, Any]]:
+    """Name and shape of each input of a Keras model, in its order."""
+    return [(each.name, tuple(each.shape)) for each in model.inputs]
+
+
+def keras_inputs(model: Any, parts: Sequence[Any]) -> Any:
+    """What each input takes → what the model is called with: an array, a list or a dictionary."""
+    import keras
+
+    return parts[0] if len(parts) == 1 else keras.tree.pack_sequence_as(model.input, list(parts))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ class Value:
     masks: frozenset[int] = frozenset()
     parts: tuple[Value, ...] = ()
     padding: int = 0
+    is_static: bool = False
+    """Whether it is of static inputs only."""
 
     @property
     def masked(self) -> bool:

@@ -37,6 +37,7 @@ class RandomModel:
             {"class_name": "InputLayer", "config": {"name": "input", "batch_shape": shape}, "inbound_nodes": []}
         )
         self.input = ("input", 0)
+        self._inputs: list[list[Any]] = [["input", 0, 0]]
         self.masked = False
         self.keras_major = 3
         self.parts: set[str] = set()
@@ -77,7 +78,7 @@ class RandomModel:
     def program(self, output: Any, timesteps: int | None = TIMESTEPS) -> StepProgram:
         """Of one output, or of a list of them."""
         outputs = [[*each, 0] for each in output] if isinstance(output, list) else [*output, 0]
-        inner = {"layers": self._layers, "input_layers": ["input", 0, 0], "output_layers": outputs}
+        inner = {"layers": self._layers, "input_layers": self._inputs, "output_layers": outputs}
         configuration = {"class_name": "Functional", "config": inner}
         return compile_model(ModelFile(Path("random.keras"), configuration, self.keras_major, self._weights), timesteps)
 
@@ -87,6 +88,16 @@ class RandomModel:
     def steps_of(self, value: Any) -> int:
         """How many values of a sequence of TIMESTEPS there are."""
         return len(self.program(self.add("GlobalMaxPooling1D", [value], [])).new_steps(TIMESTEPS))
+
+    def another_input(self, width: int, is_static: bool) -> Any:
+        """Behind the others, or in front of them."""
+        name = f"input_{len(self._inputs)}"
+        shape = [None, width] if is_static else [None, TIMESTEPS if self.fixed else None, width]
+        config = {"name": name, "batch_shape": shape}
+        self._layers.append({"class_name": "InputLayer", "config": config, "inbound_nodes": []})
+        self._inputs.insert(self.random.choice((0, len(self._inputs))), [name, 0, 0])
+        self.parts.add("a static input" if is_static else "two sequences")
+        return (name, 0)
 
     # ---- layers
 
@@ -301,6 +312,9 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
     if chance.random() < 0.2:
         model.parts.add("a mask")
         value = model.masking(value)
+    static = None
+    if chance.random() < 0.25:
+        value, width, static = with_another_input(model, value, width)
     for _ in range(chance.randint(1, 4)):
         kind = chance.random()
         if chance.random() < 0.5:
@@ -323,11 +337,29 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
             value = model.by_step(value, width)
         else:
             value = model.elementwise(value, width)
-    return model.program(end(model, value, width)), model.parts
+    return model.program(end(model, value, width, static)), model.parts
 
 
-def end(model: RandomModel, value: Any, width: int) -> Any:
+def with_another_input(model: RandomModel, value: Any, width: int) -> tuple[Any, int, Any]:
+    """A sequence joined with another one or with a static input at every step, and a static input not used yet."""
+    chance = model.random
+    is_static = chance.random() < 0.7
+    other = model.another_input(2, is_static)
+    if is_static and not (model.fixed and chance.random() < 0.6):
+        return value, width, other
+    if is_static:
+        dense = model.dense(other, 2, 2, outside=True) if chance.random() < 0.5 else other
+        other = model.add("RepeatVector", [dense], [], n=TIMESTEPS)
+    elif chance.random() < 0.5:
+        other = model.masking(other)
+    return model.add("Concatenate", [value, other], []), width + 2, None
+
+
+def end(model: RandomModel, value: Any, width: int, static: Any) -> Any:
     """From a sequence to the head."""
+    if static is not None:
+        last, more = model.summary(value, width)
+        return head(model, model.add("Concatenate", [last, static], []), more + 2)
     if model.fixed and model.random.random() < 0.5 and model.steps_of(value):
         return flattened(model, value, width)
     return head(model, *model.summary(value, width))

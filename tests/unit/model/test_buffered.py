@@ -14,6 +14,7 @@ from worker.errors import ConfigError, ModelNotStreamable
 from worker.model.buffered import buffered_program, load_buffered
 from worker.model.contract import verify
 from worker.model.engines import stepper_for
+from worker.model.inputs import ModelInput
 from worker.model.load import load_program
 from worker.model.numpy_stepper import NumpyStepper
 from worker.model.readout import Readout
@@ -30,7 +31,7 @@ def backwards(samples: Float32Array) -> Float32Array:
 def program(every_prefix: bool):
     return buffered_program(
         name="backwards",
-        features=F,
+        inputs=(ModelInput("input", 0, F),),
         timesteps=T,
         every_prefix=every_prefix,
         outputs=2,

@@ -33,6 +33,8 @@ class Layer:
     """Whether there are steps without a new value, or steps that are left out."""
     padding: int = 0
     """Zeros before the sequence that reaches it."""
+    is_static: bool = False
+    """Whether what reaches it is of static inputs only."""
     is_distributed: bool = False
     """Whether `TimeDistributed` is around it."""
     given_mask: frozenset[tuple[int, float]] | None = None

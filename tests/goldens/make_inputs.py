@@ -1,0 +1,89 @@
+"""Writes golden files of models with several inputs, as make_graphs.py does; `python -m tests.goldens.make_inputs`.
+
+`inputs` are samples, the inputs' features one after the other. Static ones change from step to step there: what Keras
+predicts for a prefix is with those of its last step.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from tests.goldens.make_graphs import FOLDER, SEQUENCES, TIMESTEPS, answers, weight
+
+ALSO_HDF5 = ("static_input",)
+REPEATED = "repeated_static_input"
+"""Its static values are the same at every step, as the sequence has them."""
+
+
+def models(keras):
+    """Name → inputs in the model's order, output."""
+    lay = keras.layers
+    every = {"return_sequences": True}
+
+    def head(*parts):
+        return lay.Dense(1, activation="sigmoid")(lay.Concatenate()(parts) if len(parts) > 1 else parts[0])
+
+    def two_sequences(steps=None):
+        a, b = lay.Input((steps, 2), name="left"), lay.Input((steps, 3), name="right")
+        joined = lay.Concatenate()([lay.LSTM(3, **every)(b), a])
+        return [b, a], head(lay.GRU(2)(joined), lay.GlobalAveragePooling1D()(a))
+
+    def static_input(steps=None):
+        a, b = lay.Input((2,), name="age"), lay.Input((steps, 3), name="signal")
+        return [a, b], head(lay.LSTM(3)(b), lay.Dense(2, activation="tanh")(a), a)
+
+    def static_and_flatten(steps=TIMESTEPS):
+        a, b = lay.Input((steps, 2), name="signal"), lay.Input((2,), name="age")
+        flat = lay.Flatten()(lay.LSTM(2, **every)(a))
+        return [a, b], head(lay.Concatenate()([flat, b]), lay.Dense(2, activation="relu")(flat), b)
+
+    def repeated_static_input(steps=TIMESTEPS):
+        a, b = lay.Input((2,), name="age"), lay.Input((steps, 2), name="signal")
+        repeated = lay.RepeatVector(steps)(lay.Dense(2, activation="relu")(a))
+        return [a, b], head(lay.GRU(3)(lay.Concatenate()([b, repeated])))
+
+    def named_inputs(steps=None):
+        a, b = lay.Input((steps, 1), name="one"), lay.Input((3,), name="other")
+        return {"z": a, "b": b}, head(lay.LSTM(2)(a), b)
+
+    def masked_inputs(steps=None):
+        a, b = lay.Input((steps, 2), name="left"), lay.Input((steps, 2), name="right")
+        parts = [lay.Dense(3)(lay.Masking(0.0)(a)), lay.Dense(3)(lay.Masking(1.0)(b))]
+        return [a, b], head(lay.GRU(3)(lay.Add()(parts)), lay.LSTM(2)(lay.Multiply()(parts)))
+
+    found = two_sequences, static_input, static_and_flatten, repeated_static_input, named_inputs, masked_inputs
+    for function in found:
+        inputs, output = function()
+        yield function.__name__, keras.Model(inputs, output, name=function.__name__)
+
+
+def main() -> None:
+    """One `.keras` and one `.npz` for each, some also as `.h5`."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    for number, (name, model) in enumerate(models(keras)):
+        generator = np.random.default_rng(number)
+        model.set_weights([weight(generator, variable) for variable in model.weights])
+        parts, given = [], []
+        for each in model.inputs:
+            part = generator.standard_normal((SEQUENCES, TIMESTEPS, each.shape[-1])).astype(np.float32)
+            share = generator.random((SEQUENCES, TIMESTEPS))
+            part[share < 0.2], part[share > 0.8] = 0, 1
+            parts.append(np.repeat(part[:, :1], TIMESTEPS, axis=1) if name == REPEATED and not given else part)
+            given.append(len(each.shape) == 2)
+        fixed = max(each.shape[1] or 0 for each in model.inputs if len(each.shape) == 3)
+        prefixes = np.full((SEQUENCES, TIMESTEPS, 1), np.nan, np.float32)
+        for step in range(fixed or 1, TIMESTEPS + 1):
+            now = [part[:, step - 1] if static else part[:, :step] for part, static in zip(parts, given, strict=True)]
+            prefixes[:, step - 1] = answers(model, keras.tree.pack_sequence_as(model.input, now))
+        model.save(FOLDER / f"{name}.keras")
+        if name in ALSO_HDF5:
+            model.save(FOLDER / f"{name}.h5")
+        np.savez_compressed(FOLDER / f"{name}.npz", inputs=np.concatenate(parts, axis=-1), prefixes=prefixes)
+
+
+if __name__ == "__main__":
+    main()
