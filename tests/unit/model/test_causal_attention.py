@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.model.random_graphs import TIMESTEPS, RandomModel
+from tests.unit.model.random_model import TIMESTEPS, RandomModel
 from worker.errors import ModelNotStreamable
 from worker.model.program import StepProgram
 

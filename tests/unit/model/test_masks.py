@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.unit.model.random_graphs import RandomModel
+from tests.unit.model.random_model import RandomModel
 from worker.errors import ModelNotStreamable
 from worker.model.engines import operations_of, stepper_for
 from worker.model.load import load_program

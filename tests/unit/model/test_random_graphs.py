@@ -8,7 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.unit.model.random_graphs import TIMESTEPS, random_graph
+from tests.unit.model.random_graphs import random_graph
+from tests.unit.model.random_model import TIMESTEPS
 from worker.model.contract import TOLERANCE, drawn_samples, largest_difference, verify
 from worker.model.numpy_stepper import NumpyStepper
 from worker.model.program import StepProgram
