@@ -91,6 +91,17 @@ def test_inputs_without_outputs_are_refused(cli):
     assert "--outputs" in ended.err
 
 
+def test_check_says_which_features_are_of_which_input_and_gives_keras_the_same(cli):
+    pytest.importorskip("tensorflow")
+
+    ended = cli("check", str(GOLDENS / "graphs" / "repeated_static_input.keras"))
+
+    assert ended.code == 0, ended.err
+    assert "input 1, 'age': features 1 to 2, the newest sample's" in ended.out
+    assert "input 2, 'signal': features 3 to 4, a sequence" in ended.out
+    assert "largest difference from Keras' model.predict" in ended.out
+
+
 def test_check_refuses_a_model_that_differs_from_keras(cli, monkeypatch):
     monkeypatch.setattr(check, "_predicted_by_keras", lambda _model, samples: np.full((len(samples), 1), 0.5, "f4"))
 
