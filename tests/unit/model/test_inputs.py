@@ -128,3 +128,17 @@ def test_buffer_mode_and_keras_itself_take_the_same_features_apart(name):
     outputs = buffered.outputs_of(buffered.whole(samples).reshape(-1, 1)).reshape(wanted.shape)
     assert np.abs(outputs - wanted).max() < 1e-6
     verify(buffered)
+
+
+def test_outputs_by_name_follow_one_another_as_keras_sorts_them(tmp_path):
+    keras = pytest.importorskip("keras")
+    given = keras.layers.Input((None, 2))
+    last = keras.layers.GRU(3)(given)
+    heads = {name: keras.layers.Dense(1, activation="sigmoid", name=name)(last) for name in ("z", "a")}
+    keras.Model(given, heads).save(tmp_path / "named.keras")
+    samples = np.random.default_rng(1).standard_normal((3, 4, 2)).astype(np.float32)
+
+    program = load_program(tmp_path / "named.keras")
+
+    outputs = program.outputs_of(program.whole(samples)[:, -1])
+    assert np.abs(predict(tmp_path / "named.keras", samples) - outputs).max() < 1e-6

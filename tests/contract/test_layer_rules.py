@@ -1,0 +1,281 @@
+"""The contract of every layer rule, one by one: a layer that is stepped is the layer on every prefix.
+
+One verifier for all rules and engines: prefixes against the float64 evaluation, rows at different steps, rows of
+garbage, state through bytes, and any split into batches. A rule without an entry here fails.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.model.random_model import PLAIN, TIMESTEPS, RandomModel
+from worker.model.contract import drawn_samples, largest_difference
+from worker.model.engines import stepper_for
+from worker.model.program import StepProgram
+from worker.model.rules.table import RULES
+from worker.ports import Stepper
+
+ENGINES = [
+    "numpy",
+    pytest.param(
+        "tensorflow",
+        marks=pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is missing"),
+    ),
+]
+STREAMS, WIDTH = 4, 3
+TOLERANCE = 2e-6
+"""Relative to numbers of the size of one."""
+
+Build = Callable[[RandomModel, Any], Any]
+"""(model, its input) → a value."""
+
+
+def layer(class_name: str, *weights: Callable[[RandomModel], Any], **config: Any) -> Build:
+    return lambda model, value: model.add(class_name, [value], [make(model) for make in weights], **config)
+
+
+def array(*shape: int) -> Callable[[RandomModel], Any]:
+    return lambda model: model.array(*shape)
+
+
+def positive(*shape: int) -> Callable[[RandomModel], Any]:
+    return lambda model: model.positive(*shape)
+
+
+def after(*builds: Build) -> Build:
+    """One layer after the other."""
+
+    def build(model: RandomModel, value: Any) -> Any:
+        for each in builds:
+            value = each(model, value)
+        return value
+
+    return build
+
+
+def branches(class_name: str, *parts: Build) -> Build:
+    return lambda model, value: model.add(class_name, [part(model, value) for part in parts], [])
+
+
+def attention(class_name: str, *weights: Callable[[RandomModel], Any], **config: Any) -> Build:
+    def build(model: RandomModel, value: Any) -> Any:
+        attended = model.add(class_name, [value, value], [make(model) for make in weights], **config)
+        model.call_with({"use_causal_mask": True})
+        return attended
+
+    return build
+
+
+def picked(step: Any) -> Build:
+    everything = {"class_name": "__slice__", "config": {"start": None, "stop": None, "step": None}}
+    return lambda model, value: model.add("GetItem", [value], [], [everything, step])
+
+
+def recurrent(class_name: str, gates: int, **config: Any) -> list[Build]:
+    """Every output; masked steps left out, and answered with zeros."""
+    biases = (2, gates * 2) if config.get("reset_after") else (gates * 2,)
+    weights = array(WIDTH, gates * 2), array(2, gates * 2), array(*biases)
+    config |= {"units": 2, "return_sequences": True}
+    every = layer(class_name, *weights, **config)
+    return [
+        every,
+        after(MASKED, every),
+        after(MASKED, layer(class_name, *weights, zero_output_for_mask=True, **config)),
+    ]
+
+
+MASKED, OTHER_MASK = layer("Masking", mask_value=0.5), layer("Masking", mask_value=-1.0)
+DENSE = layer("Dense", array(WIDTH, WIDTH), array(WIDTH), units=WIDTH, activation="tanh")
+STRIDED = layer("Conv1D", array(2, WIDTH, WIDTH), array(WIDTH), filters=WIDTH, kernel_size=[2], strides=[2])
+HEADS = array(WIDTH, 2, 2), array(2, 2)
+POOLINGS: dict[str, dict[str, Any]] = {
+    **{name: {} for name in ("GlobalAveragePooling1D", "GlobalMaxPooling1D")},
+    **{name: {"axis": 1} for name in ("Mean", "Max", "Min", "Sum")},
+}
+
+SEQUENCES: dict[str, list[Build]] = {
+    "LSTM": recurrent("LSTM", 4),
+    "GRU": recurrent("GRU", 3, reset_after=True) + recurrent("GRU", 3),
+    "SimpleRNN": recurrent("SimpleRNN", 1),
+    "Dense": [DENSE],
+    **{name: [layer(name, rate=0.3)] for name in (*PLAIN, "Identity")},
+    "Activation": [layer("Activation", activation="softsign")],
+    "Softmax": [layer("Softmax")],
+    "LeakyReLU": [layer("LeakyReLU", negative_slope=0.2), layer("LeakyReLU", negative_slope=1.5)],
+    "ReLU": [layer("ReLU", max_value=1.5, negative_slope=0.1, threshold=0.2)],
+    "ELU": [layer("ELU", alpha=0.7)],
+    "Rescaling": [layer("Rescaling", scale=0.7, offset=0.1)],
+    "BatchNormalization": [
+        layer("BatchNormalization", *[array(WIDTH)] * 3, positive(WIDTH)),
+        layer("BatchNormalization", *[array(TIMESTEPS)] * 3, positive(TIMESTEPS), axis=1),
+    ],
+    "LayerNormalization": [layer("LayerNormalization", array(WIDTH), array(WIDTH), epsilon=0.01)],
+    "RMSNormalization": [layer("RMSNormalization", array(WIDTH))],
+    "UnitNormalization": [layer("UnitNormalization")],
+    "Normalization": [layer("Normalization", array(WIDTH), positive(WIDTH))],
+    "PReLU": [layer("PReLU", array(1, WIDTH), shared_axes=[1]), layer("PReLU", array(TIMESTEPS, WIDTH))],
+    **{
+        name: [
+            branches(name, DENSE, DENSE),
+            branches(name, after(STRIDED, DENSE), STRIDED),
+            branches(name, after(MASKED, DENSE), after(OTHER_MASK, DENSE)),
+        ]
+        for name in ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate")
+    },
+    "Masking": [MASKED, after(STRIDED, layer("ReLU"), layer("Masking"))],
+    "InputLayer": [lambda model, value: model.add("Concatenate", [value, model.another_input(2, False)], [])],
+    "RepeatVector": [
+        lambda model, value: model.add(
+            "Concatenate", [value, model.add("RepeatVector", [model.another_input(2, True)], [], n=TIMESTEPS)], []
+        )
+    ],
+    "Conv1D": [
+        STRIDED,
+        layer("Conv1D", array(3, WIDTH, 2), array(2), filters=2, kernel_size=[3], padding="causal", dilation_rate=[2]),
+        after(STRIDED, layer("Conv1D", array(2, WIDTH, 2), array(2), filters=2, kernel_size=[2])),
+    ],
+    "DepthwiseConv1D": [
+        layer("DepthwiseConv1D", array(3, WIDTH, 2), array(WIDTH * 2), kernel_size=[3], depth_multiplier=2)
+    ],
+    "SeparableConv1D": [
+        layer(
+            *("SeparableConv1D", array(2, WIDTH, 1), array(1, WIDTH, 2), array(2)),
+            **{"filters": 2, "kernel_size": [2], "strides": [2], "depth_multiplier": 1},
+        )
+    ],
+    "MaxPooling1D": [layer("MaxPooling1D", pool_size=[2])],
+    "AveragePooling1D": [layer("AveragePooling1D", pool_size=[3], strides=[1])],
+    "MultiHeadAttention": [
+        attention(
+            *("MultiHeadAttention", *HEADS, *HEADS, *HEADS, array(2, 2, WIDTH), array(WIDTH)),
+            **{"num_heads": 2, "key_dim": 2},
+        )
+    ],
+    "Attention": [attention("Attention", use_scale=False)],
+    "AdditiveAttention": [attention("AdditiveAttention", array(WIDTH), use_scale=True)],
+    "Cropping1D": [layer("Cropping1D", cropping=[1, 2])],
+}
+"""What gives a sequence is read out by its newest step."""
+VECTORS: dict[str, list[Build]] = {
+    "Dense": [after(layer("Flatten"), layer("Dense", array(TIMESTEPS * WIDTH, 2), array(2), units=2))],
+    "InputLayer": [lambda model, value: model.add("Concatenate", [picked(-1)(model, value), static(model)], [])],
+    "GetItem": [picked(-2), picked(3), after(MASKED, DENSE, picked(-1))],
+    **{
+        name: [after(*before, layer(name, **config)) for before in ((), (MASKED,), (STRIDED,))]
+        for name, config in POOLINGS.items()
+    },
+}
+ENTRIES = {
+    name: [after(build, picked(-1)) for build in SEQUENCES.get(name, [])] + VECTORS.get(name, [])
+    for name in {**SEQUENCES, **VECTORS}
+}
+CASES = [pytest.param(build, id=f"{name}-{number}") for name in ENTRIES for number, build in enumerate(ENTRIES[name])]
+
+
+def static(model: RandomModel) -> Any:
+    return model.another_input(2, is_static=True)
+
+
+def compiled(build: Build) -> StepProgram:
+    model = RandomModel(7, features=WIDTH, fixed=True)
+    return model.program(build(model, model.input))
+
+
+def test_every_rule_has_an_entry_with_the_layer():
+    assert set(ENTRIES) == set(RULES)
+    for name, builds in ENTRIES.items():
+        for build in builds:
+            assert name in {row.class_name for row in compiled(build).plan}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("build", CASES)
+def test_a_layer_that_is_stepped_is_the_layer_on_every_prefix(build, engine):
+    program = compiled(build)
+    samples = drawn_samples(program, STREAMS, TIMESTEPS, np.random.default_rng(1), masked=0.3)
+
+    Verifier(program, stepper_for(program, engine), samples).verify()
+
+
+class Verifier:
+    """The contract, for any program and engine; `samples` (N, T, F)."""
+
+    def __init__(self, program: StepProgram, engine: Stepper, samples: np.ndarray) -> None:
+        self.program, self.engine, self.samples = program, engine, samples
+        self.streams, self.steps, _ = samples.shape
+        with np.errstate(all="ignore"):
+            self.whole = program.whole(samples)
+        self.begun = program.exact_from - 1
+
+    def verify(self) -> None:
+        assert self.whole.shape == (self.streams, self.steps, self.program.outputs)
+        self.a_prefix_does_not_depend_on_what_follows()
+        one_by_one = self.stepped([[(stream, step)] for step in range(self.steps) for stream in range(self.streams)])
+        self.same(one_by_one, self.whole)
+        by_step = [[(stream, step) for stream in range(self.streams)] for step in range(self.steps)]
+        self.same(self.stepped(by_step), self.whole)
+        self.same(self.stepped([[each for batch in by_step for each in batch]]), self.whole)
+        self.any_split_and_order_of_streams_gives_the_same()
+        self.rows_of_garbage_do_not_reach_others(by_step)
+        self.rows_that_are_not_in_the_batch_stay_as_they_are()
+
+    def stepped(self, batches: list[list[tuple[int, int]]], garbage: float | None = None) -> np.ndarray:
+        """Logits (N, T, K) of batches of (stream, step), the state through bytes between them.
+
+        States begin as NaN: that of a first step is ignored. Where there is `garbage` a further stream of it is in each
+        batch.
+        """
+        states = np.full((self.streams + 1, self.program.state_size), np.nan, np.float32)
+        logits = np.full(self.whole.shape, np.nan, np.float32)
+        for number, batch in enumerate(batches):
+            slots = [stream for stream, _ in batch]
+            rows = [self.samples[stream, step] for stream, step in batch]
+            steps = [step + 1 for _, step in batch]
+            if garbage is not None:
+                slots, steps = [self.streams, *slots], [min(number, self.steps - 1) + 1, *steps]
+                rows = [np.full(self.program.features, garbage, np.float32), *rows]
+            states = np.frombuffer(states.tobytes(), np.float32).reshape(states.shape).copy()
+            answers = self.engine.step_batch(np.array(slots), np.array(rows), states, np.array(steps, np.int32))
+            assert answers.shape == (len(slots), self.program.outputs)
+            assert answers.dtype == states.dtype == np.float32
+            for (stream, step), answer in zip(batch, answers[-len(batch) :], strict=True):
+                logits[stream, step] = answer
+        return logits
+
+    def same(self, found: np.ndarray, wanted: np.ndarray) -> None:
+        assert largest_difference(found[:, self.begun :], wanted[:, self.begun :]) <= TOLERANCE
+
+    def a_prefix_does_not_depend_on_what_follows(self) -> None:
+        for length in range(self.begun + 1, self.steps + 1):
+            with np.errstate(all="ignore"):
+                prefix = self.program.whole(self.samples[:, :length])
+            assert largest_difference(prefix[:, self.begun :], self.whole[:, self.begun : length]) <= 1e-12
+
+    def any_split_and_order_of_streams_gives_the_same(self) -> None:
+        """Streams at different steps share batches, and some have several samples in one."""
+        for seed in range(3):
+            random = np.random.default_rng(seed)
+            order = random.permutation(np.repeat(np.arange(self.streams), self.steps)).tolist()
+            seen = dict.fromkeys(order, 0)
+            records = []
+            for stream in order:
+                records.append((stream, seen[stream]))
+                seen[stream] += 1
+            cuts = np.sort(random.choice(len(records), 6, replace=False)).tolist()
+            pairs = zip([0, *cuts], [*cuts, len(records)], strict=True)
+            self.same(self.stepped([records[start:end] for start, end in pairs if start < end]), self.whole)
+
+    def rows_of_garbage_do_not_reach_others(self, batches: list[list[tuple[int, int]]]) -> None:
+        for garbage in (np.nan, np.inf, 3e38):
+            self.same(self.stepped(batches, garbage), self.whole)
+
+    def rows_that_are_not_in_the_batch_stay_as_they_are(self) -> None:
+        states = np.full((3, self.program.state_size), 7, np.float32)
+        first = np.ones(1, np.int32)
+        self.engine.step_batch(np.array([1]), self.samples[:1, 0], states, first)
+        assert (states[[0, 2]] == 7).all()
