@@ -46,7 +46,7 @@ LEADER_SECONDS_MAX = 30.0
 class WorkerSetup:
     """One worker's settings. Exactly once has its changelog; at least once keeps states on its disk only.
 
-    `overrides`: more settings as `--set` takes them.
+    `overrides`: more settings as `--set` takes them. `options`: of `lstm-worker run`.
     """
 
     bootstrap: str
@@ -59,12 +59,13 @@ class WorkerSetup:
     interval_ms: int = 100
     port: int = 0
     overrides: Sequence[str] = field(default_factory=tuple)
+    options: Sequence[str] = ()
 
     def command(self, folder: Path) -> list[str]:
         """Write the configuration into the folder, where its states will lie, too; how to start the worker."""
         config = self.write(folder)
         options = [part for override in self.overrides for part in ("--set", override)]
-        return [sys.executable, "-m", "worker", "run", "--config", str(config), *options]
+        return [sys.executable, "-m", "worker", "run", "--config", str(config), *self.options, *options]
 
     def write(self, folder: Path) -> Path:
         """Write the configuration into the folder; returns the file."""
@@ -91,8 +92,12 @@ class WorkerSetup:
         """Output, dead letters and changelog on a real broker; those that exist stay as they are."""
         create_topics(self.bootstrap, [self.output, DEAD_LETTERS])
         if self.guarantee == "exactly_once":
-            plan = TopicPlan(f"{self.group}-state-changelog", PARTITIONS, "compact", properties=CHANGELOG_PROPERTIES)
-            create(self.bootstrap, [plan])
+            create_changelog(self.bootstrap, f"{self.group}-state-changelog")
+
+
+def create_changelog(bootstrap: str, name: str) -> None:
+    """A changelog as `lstm-worker topics` would create it."""
+    create(bootstrap, [TopicPlan(name, PARTITIONS, "compact", properties=CHANGELOG_PROPERTIES)])
 
 
 def create_topics(bootstrap: str, topics: Sequence[str]) -> None:

@@ -13,15 +13,30 @@ from pathlib import Path
 from worker.bench.checking import check_outputs
 from worker.bench.drain import Drained, Job, drain, python
 from worker.bench.load import Load, load_topic
-from worker.bench.setup import CONFIG_FILE, DEAD_LETTERS, WorkerSetup, admin, create_topics, free_port
+from worker.bench.setup import (
+    CONFIG_FILE,
+    DEAD_LETTERS,
+    WorkerSetup,
+    admin,
+    create_changelog,
+    create_topics,
+    free_port,
+)
 
 PASS_THROUGH = "pass-through"
 AT_LEAST_ONCE = "at_least_once"
 PASS_THROUGH_TRANSACTIONAL = "pass-through transactional"
+PASS_THROUGH_STATEFUL = "pass-through stateful"
 EXACTLY_ONCE = "exactly_once"
-CONTENDERS = (PASS_THROUGH, AT_LEAST_ONCE, PASS_THROUGH_TRANSACTIONAL, EXACTLY_ONCE)
-REFERENCES = {AT_LEAST_ONCE: PASS_THROUGH, EXACTLY_ONCE: PASS_THROUGH_TRANSACTIONAL}
-"""What each worker is compared with."""
+TWO_PROCESSES = "exactly_once 2 processes"
+CONTENDERS = (PASS_THROUGH, AT_LEAST_ONCE, PASS_THROUGH_TRANSACTIONAL, PASS_THROUGH_STATEFUL, EXACTLY_ONCE)
+REFERENCES = {
+    AT_LEAST_ONCE: PASS_THROUGH,
+    EXACTLY_ONCE: PASS_THROUGH_STATEFUL,
+    TWO_PROCESSES: PASS_THROUGH_STATEFUL,
+}
+"""What each worker is compared with: a loop that gives the same guarantee and keeps as many bytes of state."""
+OPTIONS = {TWO_PROCESSES: ("--processes", "2")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +71,11 @@ class Throughput:
         if self.embedded:
             admin(self.bootstrap).touch_topics([output])
         job = Job(self.bootstrap, self.input, output, group, self.load.records, self.load.records)
-        if contender in (PASS_THROUGH, PASS_THROUGH_TRANSACTIONAL):
-            if not self.embedded:
-                create_topics(self.bootstrap, [output])
-            return drain(job, self._pass_through(contender, job))
         with tempfile.TemporaryDirectory(prefix="lstm-worker-bench-") as folder:
+            if contender not in REFERENCES:
+                if not self.embedded:
+                    create_topics(self.bootstrap, [output])
+                return drain(job, self._pass_through(contender, job, folder))
             setup = WorkerSetup(
                 self.bootstrap,
                 group,
@@ -68,21 +83,29 @@ class Throughput:
                 output,
                 self.model,
                 record_format=self.load.record_format,
-                guarantee=contender,
+                guarantee=AT_LEAST_ONCE if contender == AT_LEAST_ONCE else EXACTLY_ONCE,
                 interval_ms=self.interval_ms,
                 port=free_port(),
+                options=OPTIONS.get(contender, ()),
             )
             if not self.embedded:
                 setup.create_topics()
-            drained = drain(job, setup.command(Path(folder)), setup.port)
+            # Several processes have several loops: no one's stages say where the time went.
+            port = 0 if contender in OPTIONS else setup.port
+            drained = drain(job, setup.command(Path(folder)), port)
             if not self.embedded:
                 check_outputs(self.bootstrap, output, self.load, Path(folder) / CONFIG_FILE)
             return drained
 
-    def _pass_through(self, contender: str, job: Job) -> list[str]:
+    def _pass_through(self, contender: str, job: Job, folder: str) -> list[str]:
+        options = ["--transactional"] if contender != PASS_THROUGH else []
+        if contender == PASS_THROUGH_STATEFUL:
+            changelog = f"{job.output}-changelog"
+            create_changelog(self.bootstrap, changelog)
+            options += ["--changelog", changelog, "--state", f"{folder}/state"]
         return python(
             "worker.bench.passthrough",
             *("--bootstrap", self.bootstrap, "--input", job.input, "--output", job.output, "--group", job.group),
             *("--format", self.load.record_format, "--interval-ms", str(self.interval_ms)),
-            *(["--transactional"] if contender == PASS_THROUGH_TRANSACTIONAL else []),
+            *options,
         )
