@@ -49,7 +49,7 @@ soak: .venv/installed-dev  ## All fault tests with all their faults, an hour or 
 bench: .venv/installed  ## Throughput, step cost, start-up and memory on this machine
 	@$(BIN)/lstm-worker bench $(ARGS)
 
-bench-kafka: .venv/installed-dev  ## All figures on a real broker, 24 minutes at most (ARGS="--quick" tries it out)
+bench-kafka: .venv/installed-dev  ## All figures on a real broker, 40 minutes at most (ARGS="--quick" tries it out)
 	@$(BIN)/python -m benchmarks.on_kafka $(ARGS)
 
 bench-check: .venv/installed-dev  ## Fails when the worker lost a third of its speed beside a pass-through loop

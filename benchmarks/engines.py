@@ -24,7 +24,7 @@ from worker.model.files.reading import ModelFile
 from worker.model.program import StepProgram
 
 ENGINES = ("numpy", "kernel", "tensorflow")
-UNITS = (32, 128, 512)
+UNITS = (16, 32, 64, 128, 256, 512)
 WAVES = (1, 64, 1024)
 FEATURES, TIMESTEPS = 3, 100
 SECONDS = 0.5

@@ -1,7 +1,7 @@
-"""Throughput by streams and by commit interval, and engines by units, as pictures: `python -m benchmarks.plots`.
+"""The figures of benchmarks/results/ as pictures in docs/: `python -m benchmarks.plots`.
 
-Reads benchmarks/results/ and writes docs/throughput.png and, where engines were timed, docs/engines.png. Whiskers
-reach from the lowest round to the highest one.
+throughput.png by streams, commit interval and processes, whiskers from the lowest round to the highest one;
+latency.png; memory.png with start and restore by live streams; engines.png by units.
 """
 
 from __future__ import annotations
@@ -25,10 +25,14 @@ RESULTS = ROOT / "benchmarks" / "results"
 PICTURE = ROOT / "docs" / "throughput.png"
 LOOKS = {
     "pass-through": ("0.65", "--"),
-    "pass-through transactional": ("0.35", "--"),
+    "pass-through transactional": ("0.45", ":"),
+    "pass-through stateful": ("0.25", "--"),
     "at_least_once": ("tab:blue", "-"),
     "exactly_once": ("tab:orange", "-"),
 }
+ONE, TWO = "exactly_once", "exactly_once 2 processes"
+LATENCY_PICTURE = ROOT / "docs" / "latency.png"
+MEMORY_PICTURE = ROOT / "docs" / "memory.png"
 ENGINES_PICTURE = ROOT / "docs" / "engines.png"
 ENGINE_COLORS = {"numpy": "tab:blue", "kernel": "tab:orange", "tensorflow": "tab:green"}
 STREAMS, INTERVAL_MS = 10_000, 100
@@ -62,6 +66,53 @@ def draw(axes: Axes, measured: list[dict[str, Any]], at: Callable[[dict[str, Any
     axes.grid(alpha=0.3)
 
 
+def draw_processes(axes: Axes, measured: list[dict[str, Any]]) -> None:
+    """One process beside two, with the rounds' extremes."""
+    found = next(each["contenders"] for each in measured if TWO in each["contenders"])
+    for x, contender in ((1, ONE), (2, TWO)):
+        rate = {name: value / 1000 for name, value in found[contender]["records_per_second"].items()}
+        reach = [[rate["median"] - rate["lowest"]], [rate["highest"] - rate["median"]]]
+        axes.bar(x, rate["median"], 0.6, yerr=reach, capsize=3, color="tab:orange")
+    axes.set_xticks([1, 2])
+    axes.grid(alpha=0.3, axis="y")
+
+
+def draw_latency(figures: dict[str, Any]) -> None:
+    """Milliseconds end to end, a bar a setting and percentile."""
+    runs = figures["runs"]
+    figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
+    shares = list(runs[0]["end_to_end_ms"])
+    for number, share in enumerate(shares):
+        at = [place + 0.25 * (number - 1) for place in range(len(runs))]
+        bars = axes.bar(at, [run["end_to_end_ms"][share] for run in runs], 0.24, label=share)
+        axes.bar_label(bars, fmt="{:.0f}", fontsize=8)
+    names = [f"{run['guarantee']}, {run['interval_ms']} ms" + ("\ntuned" if run["overrides"] else "") for run in runs]
+    axes.set_xticks(range(len(runs)), names, fontsize=8)
+    axes.set_ylabel("ms, due to read_committed")
+    axes.legend(fontsize=8)
+    load = figures["load"]
+    axes.set_title(f"{load['rate']:,} records a second, {load['streams']:,} streams", fontsize=11)
+    figure.savefig(LATENCY_PICTURE, dpi=110)
+    sys.stdout.write(f"drew {LATENCY_PICTURE.relative_to(ROOT)}\n")
+
+
+def draw_memory(measured: list[dict[str, Any]]) -> None:
+    """What live streams cost: memory, seconds to the first output after a clean stop, rows restored a second."""
+    measured = sorted(measured, key=lambda each: int(each["streams"]))
+    panels: list[tuple[str, Callable[[dict[str, Any]], float]]] = [
+        ("peak memory, MB", lambda each: each["fill"]["memory_mb"]),
+        ("start to first output, s", lambda each: each["restart"]["ready_seconds"]),
+        ("restored, thousand rows/s", lambda each: each["restore"]["rows"] / each["restore"]["seconds"] / 1000),
+    ]
+    figure, rows = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3.4), layout="constrained")
+    for axes, (title, of) in zip(rows, panels, strict=True):
+        axes.plot([each["streams"] for each in measured], [of(each) for each in measured], "o-", color="tab:orange")
+        axes.set(xscale="log", xlabel="live streams", title=title, ylim=(0, None))
+        axes.grid(alpha=0.3)
+    figure.savefig(MEMORY_PICTURE, dpi=110)
+    sys.stdout.write(f"drew {MEMORY_PICTURE.relative_to(ROOT)}\n")
+
+
 def draw_engines(rows: list[dict[str, Any]]) -> None:
     """What a step costs over the units of an LSTM, one panel a wave."""
     waves = list(rows[0]["microseconds"])
@@ -92,6 +143,11 @@ def main() -> None:
     engines = RESULTS / "engines.json"
     if engines.is_file():
         draw_engines(json.loads(engines.read_text("utf-8")))
+    if (RESULTS / "latency.json").is_file():
+        draw_latency(json.loads((RESULTS / "latency.json").read_text("utf-8"))["figures"])
+    filled = [json.loads(file.read_text("utf-8"))["figures"] for file in RESULTS.glob("memory-*.json")]
+    if len(filled) > 1:
+        draw_memory(filled)
     measured = results()
     by_streams = [each for each in measured if each["interval_ms"] == INTERVAL_MS]
     by_interval = [each for each in measured if each["load"]["streams"] == STREAMS]
@@ -103,15 +159,26 @@ def main() -> None:
     ]
     # One point is no curve.
     panels = [panel for panel in panels if len(panel[1]) > 1]
+    two = any(TWO in each["contenders"] for each in measured)
+    widths = [4.0] * len(panels) + [2.0] * two
     figure, rows = pyplot.subplots(
-        1, len(panels), figsize=(6 + 4 * (len(panels) - 1), 4), sharey=True, squeeze=False, layout="constrained"
+        1,
+        len(widths),
+        figsize=(2 + sum(widths), 4),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+        width_ratios=widths,
     )
-    for axes, (label, shown, at) in zip(rows[0], panels, strict=True):
+    for axes, (label, shown, at) in zip(rows[0], panels, strict=False):
         draw(axes, shown, at)
         axes.set_xlabel(label)
+    if two:
+        draw_processes(rows[0][-1], measured)
+        rows[0][-1].set_xlabel(f"processes ({STREAMS:,} streams)")
     rows[0][0].set_ylabel("thousand records a second")
     rows[0][0].legend(fontsize=8)
-    figure.suptitle("One worker, binary records, the broker on the same two cores", fontsize=11)
+    figure.suptitle("Binary records, the broker on the same two cores", fontsize=11)
     figure.savefig(PICTURE, dpi=110)
     sys.stdout.write(f"drew {PICTURE.relative_to(ROOT)}\n")
 
