@@ -108,7 +108,10 @@ def _print_plan(console: Console, program: StepProgram) -> None:
     )
     console.print(f"state: {program.state_size} floats, {program.state_size * 4} bytes a stream")
     if not program.is_probability:
-        console.print("the head gives no probability: `lstm-worker run` serves models that end in sigmoid or softmax")
+        console.print(
+            "the head gives no probability: `lstm-worker run` serves models that end in sigmoid or softmax",
+            soft_wrap=True,
+        )
     console.print(f"fingerprint: {program.fingerprint}", soft_wrap=True)
 
 

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.model.architectures import layer, program
 from worker.errors import ModelNotStreamable
 from worker.model.compile import RULES
-from worker.model.contract import TOLERANCE, verify
+from worker.model.contract import TOLERANCE, TOLERANCE_MAX, verify
 from worker.model.numpy_stepper import NumpyStepper
 
 LAYERS = [
@@ -17,6 +17,24 @@ LAYERS = [
     layer("GRU", units=3, reset_after=True),
     layer("Dense", units=1, activation="sigmoid"),
 ]
+
+MAGNIFYING = [layer("LSTM", units=96), layer("Dense", units=1, activation="sigmoid")]
+"""With random weights as large as those of few units."""
+
+
+def break_rule(class_name, monkeypatch, by):
+    right = RULES[class_name]
+
+    def broken(given):
+        node = right(given)
+
+        def step(xp, x, state, steps):
+            y, after = node.step(xp, x, state, steps)
+            return y + np.float32(by), after
+
+        return dataclasses.replace(node, step=step, in_place=None)
+
+    monkeypatch.setitem(RULES, class_name, broken)
 
 
 def test_a_right_program_is_verified_within_the_tolerance():
@@ -30,20 +48,34 @@ def test_a_model_of_any_length_is_verified_too():
     assert verify(program(LAYERS, timesteps=None)).timesteps == 12
 
 
+def test_numbers_beyond_one_are_compared_by_their_share():
+    weights = {"head": [np.full((4, 1), 500, np.float32), np.full(1, 1000, np.float32)]}
+    large = program([layer("LSTM", units=4), layer("Dense", units=1, name="head")], weights=weights)
+
+    assert verify(large).largest_difference <= TOLERANCE
+
+
+def test_a_model_that_magnifies_rounding_may_differ_by_what_it_magnifies():
+    assert TOLERANCE < verify(program(MAGNIFYING, timesteps=64)).largest_difference <= TOLERANCE_MAX
+
+
+def test_such_a_model_hides_no_broken_rule(monkeypatch):
+    break_rule("LSTM", monkeypatch, by=1e-4)
+
+    with pytest.raises(ModelNotStreamable, match="differs from a float64 evaluation"):
+        verify(program(MAGNIFYING, timesteps=64))
+
+
+def test_a_model_whose_output_is_nothing_but_rounding_says_so():
+    chaotic = program([layer("SimpleRNN", units=64), LAYERS[-1]], timesteps=128)
+
+    with pytest.raises(ModelNotStreamable, match="magnifies rounding"):
+        verify(chaotic)
+
+
 @pytest.mark.parametrize("class_name", ["LSTM", "LeakyReLU", "GRU", "Dense"])
 def test_a_broken_rule_is_found(class_name, monkeypatch):
-    right = RULES[class_name]
-
-    def broken(given):
-        node = right(given)
-
-        def step(xp, x, state, steps):
-            y, after = node.step(xp, x, state, steps)
-            return y + np.float32(1e-3), after
-
-        return dataclasses.replace(node, step=step, in_place=None)
-
-    monkeypatch.setitem(RULES, class_name, broken)
+    break_rule(class_name, monkeypatch, by=1e-3)
 
     with pytest.raises(ModelNotStreamable, match="differs from a float64 evaluation"):
         verify(program(LAYERS))

@@ -98,6 +98,9 @@ def _translate(path: Path, entry: Any, keras_major: int) -> None:
     config = entry.get("config")
     if not isinstance(config, dict):
         return
+    if class_name == "TensorFlowOpLayer" and "name" in entry:
+        # Its configuration has the name of the operation, its calls refer to that of the layer.
+        config["name"] = entry["name"]
     for inner in inner_layers(entry):
         _translate(path, inner, keras_major)
     for key in ("layer", "cell", "forward_layer", "backward_layer"):
