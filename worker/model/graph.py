@@ -20,6 +20,8 @@ from worker.model.rules.context import shown
 from worker.model.rules.table import ATTENTION
 
 LAYERS_MAX = 1000
+CONNECTIONS_MAX = 10_000
+"""Of all calls of one model."""
 NAME_CHARACTERS_MAX = 200
 MODEL_CLASSES = ("Sequential", "Functional")
 INPUT = 0
@@ -95,10 +97,16 @@ class _Reader:
         self.places: list[Place] = []
         self._file = file
         self._calls: dict[str, int] = {}
+        self._models = 0
 
     def model(self, configuration: dict[str, Any], above: str, given: list[int]) -> list[int]:
         """The values that a call of a model with the values `given` returns."""
+        self._models += 1
+        if self._models > LAYERS_MAX:
+            raise self._refused(f"it calls nested models more than {LAYERS_MAX} times")
         inner = _inner(configuration)
+        if not str(inner.get("name")).isprintable():
+            raise self._refused(f"it has the name {shown(inner['name'])}")
         entries = [self._entry(number, layer) for number, layer in enumerate(self._layers(inner))]
         if configuration.get("class_name") == "Sequential":
             return self._sequential(entries, above, given)
@@ -119,7 +127,8 @@ class _Reader:
         if isinstance(config, list):
             config = {"layers": config}
         name = config.get("name", layer.get("name", class_name))
-        sound = isinstance(name, str) and 1 <= len(name) <= NAME_CHARACTERS_MAX
+        # Names are printed, and a terminal acts on control characters.
+        sound = isinstance(name, str) and 1 <= len(name) <= NAME_CHARACTERS_MAX and name.isprintable()
         if not sound or len(class_name) > NAME_CHARACTERS_MAX:
             raise self._refused(f"layer {number} has the name {shown(name)}")
         return {**layer, "config": {**config, "name": name}}
@@ -163,6 +172,8 @@ class _Reader:
         """Place the calls whose inputs are known until none is left. Raises ModelNotStreamable for a cycle."""
         if len(calls) > LAYERS_MAX:
             raise self._refused(f"it calls layers more than {LAYERS_MAX} times")
+        if sum(len(call[2]) for call in calls) > CONNECTIONS_MAX:
+            raise self._refused(f"it connects layers more than {CONNECTIONS_MAX} times")
         while calls:
             left = []
             for call in calls:

@@ -16,7 +16,7 @@ def load_program(
 ) -> StepProgram:
     """Read and compile a trained file; `timesteps` where the file does not fix them, `architecture` where it lacks one.
 
-    `mode`: step | buffer. Raises ModelNotStreamable with one line: file or layer, reason, way out.
+    `mode`: step | buffer. Raises ModelNotStreamable with one line: file, layer, reason, way out.
     """
     if mode == "buffer":
         if architecture is not None:
@@ -25,4 +25,9 @@ def load_program(
             )
         return load_buffered(Path(path), timesteps)
     with open_model_file(Path(path), architecture) as file:
-        return compile_model(file, timesteps)
+        try:
+            return compile_model(file, timesteps)
+        except ModelNotStreamable as error:
+            if str(path) in error.message:
+                raise
+            raise ModelNotStreamable(f"{path}: {error.message}", error.hint) from error

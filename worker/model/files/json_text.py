@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,12 +19,15 @@ NESTING_MAX = 64
 def json_object(path: Path, name: str, text: str | bytes) -> dict[str, Any]:
     """The object that `text` holds.
 
-    Raises ModelNotStreamable naming `name` where it is too long, too deep or no object;
-    ValueError or RecursionError where it is no JSON.
+    Raises ModelNotStreamable naming `name` where it is too long, too deep, no JSON or no object, and where an object
+    has a key twice, of which readers take one or the other.
     """
     if len(text) > JSON_BYTES_MAX:
         raise ModelNotStreamable(f"{path} has a {name} of {len(text)} bytes, {JSON_BYTES_MAX} are read", WAY_OUT)
-    value = json.loads(text)
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise ModelNotStreamable(f"{path} has a {name} that is no JSON ({str(error)[:80]})", WAY_OUT) from error
     level = [value]
     for _ in range(NESTING_MAX):
         nested = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
@@ -31,6 +35,14 @@ def json_object(path: Path, name: str, text: str | bytes) -> dict[str, Any]:
     if level or not isinstance(value, dict):
         raise ModelNotStreamable(f"{path} has a {name} that is no configuration of a model", WAY_OUT)
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"it has {twice[:40]!r} twice")
+    return found
 
 
 def read_bounded(file: BinaryIO) -> bytes:

@@ -16,13 +16,27 @@ import h5py
 
 from worker.model.files.json_text import JSON_BYTES_MAX, json_object
 from worker.model.files.places import Place, Step, snake_case
-from worker.model.files.refusal import refused
-from worker.model.files.weights import ARRAYS_MAX, WEIGHT_BYTES_MAX, Array, WeightReader
+from worker.model.files.refusal import SAVED_MODEL_WAY_OUT, refused
+from worker.model.files.weights import ARRAYS_MAX, WAY_OUT, WEIGHT_BYTES_MAX, Array, WeightReader
 
 INFLATION_MAX = 100
 """Of a zip member against its compressed size; trained weights hardly compress at all."""
 DIRECTORY_BYTES_MAX = 1 << 20
 """Of the zip's list of members, all of which are held in memory; Keras writes three, and perhaps some assets."""
+MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
+ENCRYPTED = 1
+"""A flag of a zip member."""
+TORCH_WAY_OUT = "save its state_dict with safetensors.torch.save_file, and name its layers in a JSON beside it"
+OTHER_ZIPS = (
+    ("/data.pkl", "is a PyTorch checkpoint, whose pickles are code that is not executed", TORCH_WAY_OUT),
+    ("saved_model.pb", "is a zip of a SavedModel, a graph of operations without layers", SAVED_MODEL_WAY_OUT),
+    ("/model.weights.h5", "is a zip of a folder with a model's parts", "zip the parts themselves, without the folder"),
+    (".keras", "is a zip that holds {name!r}", "unpack it with unzip"),
+    (".h5", "is a zip that holds {name!r}", "unpack it with unzip"),
+    (".hdf5", "is a zip that holds {name!r}", "unpack it with unzip"),
+    (".npy", "is a zip of arrays of NumPy and not a model", WAY_OUT),
+)
+"""What zips without any of these are: the end of a member's name, what it tells, the way out."""
 ROOTS = ("layers", "_layer_checkpoint_dependencies")
 """What Keras calls the group of all layers; the second is that of 2.12."""
 GROUP_MEMBERS_MAX = 10_000
@@ -36,9 +50,7 @@ def read_zip(path: Path) -> tuple[dict[str, Any], Any, Any]:
     """(configuration, the version of Keras, opened weights)."""
     _check_directory(path)
     with zipfile.ZipFile(path) as archive:
-        if "config.json" not in archive.namelist() and any(name.endswith("/data.pkl") for name in archive.namelist()):
-            way_out = "save its state_dict with safetensors.torch.save_file, and name its layers in a JSON beside it"
-            raise refused(path, "is a PyTorch checkpoint, whose pickles are code that is not executed", way_out)
+        _check_members(path, archive.infolist())
         metadata = json_object(path, "metadata.json", _member(path, archive, "metadata.json"))
         configuration = json_object(path, "config.json", _member(path, archive, "config.json"))
         weights = h5py.File(io.BytesIO(_member(path, archive, "model.weights.h5")), "r")
@@ -68,6 +80,21 @@ def _check_directory(path: Path) -> None:
     directory_bytes = int.from_bytes(tail[end + 12 : end + 16], "little") if end >= 0 else 0
     if directory_bytes > DIRECTORY_BYTES_MAX or tail.rfind(b"PK\x06\x07") >= 0:
         raise refused(path, f"is a zip with more than {DIRECTORY_BYTES_MAX >> 20} MiB of member names")
+
+
+def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Raises ModelNotStreamable for other files in a zip, saying what they are, and for members that are ambiguous."""
+    names = [member.filename for member in members]
+    if not set(MEMBERS) & set(names):
+        for end, what, way_out in OTHER_ZIPS:
+            found = next((name for name in names if name.endswith(end)), None)
+            if found is not None:
+                raise refused(path, what.format(name=found[:60]), way_out)
+    for name in MEMBERS:
+        if names.count(name) > 1:
+            raise refused(path, f"has {name} twice")
+    if any(member.flag_bits & ENCRYPTED for member in members if member.filename in MEMBERS):
+        raise refused(path, "is encrypted", "unpack it and pack it again without a password")
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:

@@ -18,21 +18,14 @@ from worker.model.files.keras_hdf5 import hdf5_weights, read_hdf5
 from worker.model.files.keras_zip import read_zip, zip_weights
 from worker.model.files.legacy import keras_3_vocabulary, plain_weights
 from worker.model.files.places import places_of
-from worker.model.files.refusal import damage_refused, refused
+from worker.model.files.refusal import OTHER_KINDS, SAVED_MODEL_WAY_OUT, damage_refused, refused
 from worker.model.files.safetensors import is_safetensors
 from worker.model.files.torch_stack import read_torch_stack
-from worker.model.files.weights import WAY_OUT, WEIGHT_BYTES_MAX, Array, WeightReader
+from worker.model.files.weights import WEIGHT_BYTES_MAX, Array, WeightReader
 
 FILE_BYTES_MAX = 2 * WEIGHT_BYTES_MAX
-HEAD_BYTES = 64
+HEAD_BYTES = 512
 ZIP, HDF5 = b"PK", b"\x89HDF\r\n\x1a\n"
-OTHER_KINDS = (
-    (b"\x80", "is a pickle, which is code that is not executed", WAY_OUT),
-    (b"\x1f\x8b", "is compressed by gzip", "unpack it with gunzip"),
-    (b"version https://git-lfs", "is a Git LFS pointer and not the model", "fetch it with `git lfs pull`"),
-    (b"{", "is JSON", "give the file of weights; its architecture is looked for in the JSON of the same name"),
-)
-"""What people mistake for a model: first bytes, what they are, the way out."""
 
 
 @dataclass(slots=True)
@@ -61,8 +54,8 @@ def open_model_file(path: Path, architecture: Path | None = None) -> Iterator[Mo
         yield _torch_file(path, architecture)
         return
     if not head.startswith((ZIP, HDF5)):
-        for start, what, way_out in OTHER_KINDS:
-            if head.startswith(start):
+        for start, at, what, way_out in OTHER_KINDS:
+            if head[at : at + len(start)] == start or head.lstrip().startswith(start):
                 raise refused(path, what, way_out)
         raise refused(path, "is neither a .keras zip nor an HDF5 file nor .safetensors" if head else "is empty")
     is_zip = head.startswith(ZIP)
@@ -123,8 +116,8 @@ def _head(path: Path) -> tuple[bytes, int]:
 
 def _refused_directory(path: Path) -> Exception:
     if (path / "saved_model.pb").is_file():
-        way_out = "load it with the Keras that wrote it and save it with model.save('model.h5')"
-        return refused(path, "is a directory with a SavedModel, a graph of operations without layers", way_out)
+        what = "is a directory with a SavedModel, a graph of operations without layers"
+        return refused(path, what, SAVED_MODEL_WAY_OUT)
     return refused(path, "is a directory", "give the model's .keras or .h5 file")
 
 

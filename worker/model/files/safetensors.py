@@ -37,7 +37,8 @@ def is_safetensors(head: bytes, file_bytes: int) -> bool:
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """Name → tensor. Raises ModelNotStreamable for a header that is too long, and for tensors outside of the file."""
+    """Name → tensor. Raises ModelNotStreamable for a header that is too long, and for tensors outside of the file or
+    within one another."""
     file_bytes = path.stat().st_size
     with path.open("rb") as file:
         length = _length(file.read(LENGTH_BYTES))
@@ -47,11 +48,13 @@ def read_header(path: Path) -> dict[str, Tensor]:
     if len(header) > TENSORS_MAX:
         raise refused(path, f"has {len(header)} tensors, {TENSORS_MAX} are read", WAY_OUT)
     start = LENGTH_BYTES + length
-    return {
+    tensors = {
         name: _tensor(path, name, entry, start, file_bytes - start)
         for name, entry in header.items()
         if name != "__metadata__"
     }
+    _check_apart(path, tensors)
+    return tensors
 
 
 def read_tensor(path: Path, reader: WeightReader, name: str, tensor: Tensor) -> Array:
@@ -70,6 +73,14 @@ def read_tensor(path: Path, reader: WeightReader, name: str, tensor: Tensor) -> 
 
 def _length(head: bytes) -> int:
     return int.from_bytes(head[:LENGTH_BYTES], "little")
+
+
+def _check_apart(path: Path, tensors: dict[str, Tensor]) -> None:
+    end = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].size)):
+        if tensor.begin < end:
+            raise refused(path, f"declares the tensor {name[:60]!r} where others overlap it", WAY_OUT)
+        end = tensor.begin + tensor.size
 
 
 def _tensor(path: Path, name: str, entry: Any, start: int, data_bytes: int) -> Tensor:
