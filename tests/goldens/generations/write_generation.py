@@ -62,13 +62,31 @@ def architectures(layers, major):
     }
 
 
-def built(keras, version, name, layers, generator):
-    """A Sequential with random weights; fresh ones have zero biases, which forgive a bias in the wrong place."""
-    if version >= (3, 0):
-        layers = [keras.layers.Input((TIMESTEPS, FEATURES)), *layers]
-    model = keras.models.Sequential(layers, name=name)
+def functional(keras):
+    """A nested Sequential, a nested functional model that is called twice, a branch and a merge."""
+    lay, shape = keras.layers, (TIMESTEPS, FEATURES)
+    steps = keras.models.Sequential(
+        [lay.LSTM(4, return_sequences=True, input_shape=shape), lay.Dense(3, activation="tanh")], name="steps"
+    )
+    given = lay.Input(shape)
+    shared = keras.models.Model(given, lay.GRU(3, return_sequences=True)(given), name="shared")
+    inputs = lay.Input(shape)
+    first = shared(steps(inputs))
+    both = lay.Concatenate()([first, shared(inputs), lay.SimpleRNN(2, return_sequences=True)(inputs)])
+    return keras.models.Model(inputs, lay.Dense(1, activation="sigmoid")(lay.LSTM(3)(both)), name="functional")
+
+
+def with_random_weights(model, generator):
+    """Fresh ones have zero biases, which forgive a bias in the wrong place."""
     model.set_weights([generator.normal(0, 0.6, weight.shape).astype(np.float32) for weight in model.get_weights()])
     return model
+
+
+def built(keras, version, name, layers, generator):
+    """A Sequential with random weights."""
+    if version >= (3, 0):
+        layers = [keras.layers.Input((TIMESTEPS, FEATURES)), *layers]
+    return with_random_weights(keras.models.Sequential(layers, name=name), generator)
 
 
 def save_all(model, version, stem):
@@ -121,6 +139,11 @@ def main():
     for name, layers in architectures(keras.layers, version[0]).items():
         stem = os.path.join(folder, label + "_" + name)
         model = built(keras, version, name, layers, generator)
+        save_all(model, version, stem)
+        predict(model, stem, generator)
+    if label.startswith("tf215"):
+        stem = os.path.join(folder, label + "_functional")
+        model = with_random_weights(functional(keras), generator)
         save_all(model, version, stem)
         predict(model, stem, generator)
     if version == (2, 2):

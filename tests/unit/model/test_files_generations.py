@@ -17,7 +17,7 @@ from worker.model.load import load_program
 FOLDER = Path(__file__).parents[2] / "goldens" / "generations"
 FILES = sorted(path for path in FOLDER.iterdir() if path.suffix in (".h5", ".keras", ".safetensors"))
 GENERATIONS = {"keras222", "keras224", "keras231", "tf212", "tf213", "tf215", "tf_keras221", "keras315", "torch"}
-FILE_BYTES_MAX = 40_000
+FILE_BYTES_MAX = 50_000
 
 
 def model_of(file: Path) -> str:

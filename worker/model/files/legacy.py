@@ -5,6 +5,7 @@ What a word means without being written differently (`hard_sigmoid`, merged mask
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,11 +104,35 @@ def _translate(path: Path, entry: Any, keras_major: int) -> None:
         config["name"] = entry["name"]
     for inner in inner_layers(entry):
         _translate(path, inner, keras_major)
+    if keras_major < 3:
+        _number_calls_from_0(config)
     for key in ("layer", "cell", "forward_layer", "backward_layer"):
         _translate(path, config.get(key), keras_major)
     for cell in config["cells"] if isinstance(config.get("cells"), list) else []:
         _translate(path, cell, keras_major)
     _translate_keys(class_name, config, keras_major)
+
+
+def _number_calls_from_0(config: dict[str, Any]) -> None:
+    """Keras 2 counts the calls of a nested model from 1, as its own graph is call 0, and those of layers from 0."""
+    layers = [each for each in inner_layers({"config": config}) if isinstance(each, dict)]
+    nested = {each.get("name") for each in layers if each.get("class_name") in ("Functional", "Sequential")}
+    calls = [each.get("inbound_nodes") for each in layers]
+    found = [each for each in _references([calls, config.get("output_layers")]) if each[0] in nested]
+    from_0 = {name for name, number, *_ in found if number == 0}
+    for reference in found:
+        if reference[0] not in from_0:
+            reference[1] -= 1
+
+
+def _references(value: Any) -> Iterator[list[Any]]:
+    """The lists `[layer, call, tensor, …]` in a value; nesting is bounded by the JSON's."""
+    if isinstance(value, list):
+        if len(value) >= 3 and isinstance(value[0], str) and type(value[1]) is int:
+            yield value
+        else:
+            for each in value:
+                yield from _references(each)
 
 
 def _translate_keys(class_name: str, config: dict[str, Any], keras_major: int) -> None:
