@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worker.model.contract import largest_difference
 from worker.model.load import load_program
 from worker.model.numpy_stepper import NumpyStepper
 from worker.model.program import StepProgram
@@ -63,10 +64,9 @@ def last_outputs(file: Path, inputs: np.ndarray) -> np.ndarray:
 
 
 def largest(outputs: np.ndarray, predicted: np.ndarray) -> float:
-    """The largest difference, of numbers beyond 1 their share; NaN is what Keras says of nothing but masked steps."""
+    """The largest difference where there is a prediction: Keras gives none before a window is full."""
     known = ~np.isnan(predicted)
-    scale = np.maximum(1, np.abs(predicted[known]))
-    return float((np.abs(outputs[known] - predicted[known]) / scale).max())
+    return largest_difference(outputs[known], predicted[known])
 
 
 def compile_milliseconds(file: Path, timesteps: int) -> float:
@@ -77,6 +77,10 @@ def compile_milliseconds(file: Path, timesteps: int) -> float:
         load_program(file, timesteps=timesteps)
         took.append(time.perf_counter() - began)
     return min(took) * 1e3
+
+
+def shown(difference: float) -> str:
+    return f"{difference:.0e}" if difference else "0"
 
 
 def write(line: str) -> None:
@@ -96,7 +100,7 @@ def write_generations() -> None:
             difference = largest(last_outputs(file, golden["inputs"]), golden["outputs"])
             layers = ", ".join(row.class_name for row in load_program(file).plan)
             name = file.name.removeprefix(writer + "_")
-            write(f"| {title} | `{name}` | {layers} | {difference:.0e} |")
+            write(f"| {title} | `{name}` | {layers} | {shown(difference)} |")
 
 
 def write_architectures() -> None:
@@ -112,12 +116,12 @@ def write_architectures() -> None:
         if "prefixes" in golden:
             begun = slice(program.exact_from - 1, None)
             last = largest(outputs[:, -1], golden["prefixes"][:, -1])
-            prefixes = f"{largest(outputs[:, begun], golden['prefixes'][:, begun]):.0e}"
+            prefixes = shown(largest(outputs[:, begun], golden["prefixes"][:, begun]))
         else:
             last, prefixes = largest(outputs[:, -1], golden["outputs"]), ""
         classes = ", ".join(dict.fromkeys(row.class_name for row in program.plan))
         cost, state = compile_milliseconds(file, timesteps), program.state_size * 4
-        write(f"| {file.stem} | {classes} | {timesteps} | {last:.0e} | {prefixes} | {cost:.1f} | {state} |")
+        write(f"| {file.stem} | {classes} | {timesteps} | {shown(last)} | {prefixes} | {cost:.1f} | {state} |")
 
 
 def write_memory() -> None:

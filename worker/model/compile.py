@@ -119,6 +119,8 @@ class _Compiler:
         rule = RULES.get(layer.class_name)
         if rule is None:
             way_out = BUFFER if layer.class_name in REASONS else "the layers that can be stepped are in docs/models.md"
+            if layer.class_name == "Lambda":
+                way_out = "build the model from Keras' own layers"
             raise layer.refused(REASONS.get(layer.class_name, "this class of layer is not known"), way_out)
         if len(inputs) != 1 and layer.class_name not in SEVERAL_INPUTS:
             raise layer.refused(f"it is called with {len(inputs)} values", "call it with one")

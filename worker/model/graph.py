@@ -172,7 +172,7 @@ class _Reader:
         """Place the calls whose inputs are known until none is left. Raises ModelNotStreamable for a cycle."""
         if len(calls) > LAYERS_MAX:
             raise self._refused(f"it calls layers more than {LAYERS_MAX} times")
-        if sum(len(call[2]) for call in calls) > CONNECTIONS_MAX:
+        if sum(len(call[2]) + len(call[4]) for call in calls) > CONNECTIONS_MAX:
             raise self._refused(f"it connects layers more than {CONNECTIONS_MAX} times")
         while calls:
             left = []

@@ -74,7 +74,7 @@ def _checked(where: str, shape: Any, count: int) -> tuple[bool, int | None, int]
         raise ModelNotStreamable(
             f"{where} takes input of {len(shape) if isinstance(shape, list | tuple) else 'unknown'} dimensions, "
             f"not (batch, timesteps, features){other}",
-            "serve a sequence model, saved after it was built",
+            "serve a built model whose input are samples over time, no flat windows (Reshape) or words (Embedding)",
         )
     steps, features = shape[1] if len(shape) == 3 else None, shape[-1]
     if not is_whole(features, FEATURES_MAX) or not (steps is None or is_whole(steps, TIMESTEPS_MAX)):

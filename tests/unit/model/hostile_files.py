@@ -274,7 +274,7 @@ CONFIGURATIONS: dict[str, tuple[Make, str]] = {
     "a key twice": (configuration_text(b'{"class_name": "Sequential", "class_name": "Mine"}'), "'class_name' twice"),
     "a custom class": (entry_with(registered_name="mine>LSTM", module="mine"), "custom class"),
     "a class in another module": (entry_with(module="os", class_name="system"), "custom class"),
-    "a Lambda": (layer_as("Lambda"), "nothing in a file is executed"),
+    "a Lambda": (layer_as("Lambda"), "nothing in a file is executed: build the model from Keras' own layers"),
     "a Lambda with code": (layer_as("Lambda", function={"class_name": "__lambda__", "config": {"code": "x"}}), "code"),
     "a class with a path for a name": (layer_as("../../evil"), "no class"),
     "a bidirectional layer": (layer_as("Bidirectional", 1), "the last step first"),
