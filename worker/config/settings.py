@@ -133,7 +133,7 @@ class ModelSettings(Section):
         default="", description="Calibration file; empty: the one beside the model, where there is one."
     )
     engine: Literal["auto", "numpy", "kernel", "tensorflow"] = Field(
-        default="auto", description="auto, numpy (many streams), kernel (numba; few or hot ones), tensorflow (GPU)."
+        default="auto", description="auto, kernel (numba; small models), numpy (large ones), tensorflow (GPU)."
     )
     mode: Literal["step", "buffer"] = Field(default="step", description="buffer accepts models that cannot be stepped.")
     on_change: Literal["refuse", "reset", "finish"] = Field(
