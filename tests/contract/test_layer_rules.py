@@ -129,6 +129,11 @@ SEQUENCES: dict[str, list[Build]] = {
     },
     "Masking": [MASKED, after(STRIDED, layer("ReLU"), layer("Masking"))],
     "InputLayer": [lambda model, value: model.add("Concatenate", [value, model.another_input(2, False)], [])],
+    "Embedding": [
+        lambda model, value: model.add("Concatenate", [value, model.row_of_id(2, mask_zero=False)], []),
+        lambda model, _: DENSE(model, model.row_of_id(WIDTH, mask_zero=False)),
+        lambda model, _: recurrent("GRU", 3)[0](model, model.row_of_id(WIDTH, mask_zero=True)),
+    ],
     "RepeatVector": [
         lambda model, value: model.add(
             "Concatenate", [value, model.add("RepeatVector", [model.another_input(2, True)], [], n=TIMESTEPS)], []

@@ -12,7 +12,8 @@ import numpy as np
 
 from tests.goldens.make_graphs import FOLDER, SEQUENCES, TIMESTEPS, answers, weight
 
-ALSO_HDF5 = ("static_input",)
+ALSO_HDF5 = ("static_input", "only_ids", "ids_and_features")
+IDS = 6
 REPEATED = "repeated_static_input"
 """Its static values are the same at every step, as the sequence has them."""
 
@@ -53,7 +54,33 @@ def models(keras):
         parts = [lay.Dense(3)(lay.Masking(0.0)(a)), lay.Dense(3)(lay.Masking(1.0)(b))]
         return [a, b], head(lay.GRU(3)(lay.Add()(parts)), lay.LSTM(2)(lay.Multiply()(parts)))
 
-    found = two_sequences, static_input, static_and_flatten, repeated_static_input, named_inputs, masked_inputs
+    def only_ids(steps=None):
+        a = lay.Input((steps,), name="ids")
+        return a, head(lay.LSTM(3)(lay.Embedding(IDS, 4)(a)))
+
+    def masked_ids(steps=None):
+        a = lay.Input((steps,), dtype="int32", name="ids")
+        rows = lay.Embedding(IDS, 4, mask_zero=True)(a)
+        other = lay.Embedding(IDS, 3)(a)
+        pooled = lay.GlobalAveragePooling1D()(lay.GRU(3, zero_output_for_mask=True, **every)(rows))
+        return a, head(lay.LSTM(3)(lay.Dense(3)(rows)), pooled, lay.GRU(2)(lay.Concatenate()([rows, other])))
+
+    def ids_and_features(steps=TIMESTEPS):
+        a, b = lay.Input((steps,), dtype="int64", name="ids"), lay.Input((steps, 2), name="signal")
+        c, shared = lay.Input((steps,), name="ids_too"), lay.Embedding(IDS, 3)
+        joined = lay.Concatenate()([lay.Add()([shared(a), shared(c)]), lay.Masking(0.0)(b)])
+        return [a, b, c], head(lay.Flatten()(lay.LSTM(2, **every)(joined)))
+
+    def nested_ids(steps=None):
+        a, b = lay.Input((steps,), name="ids"), lay.Input((2,), name="age")
+        given = lay.Input((steps,))
+        inner = keras.Model(given, lay.GRU(3, **every)(lay.Embedding(IDS, 3, mask_zero=True)(given)), name="inner")
+        return [b, a], head(lay.LSTM(2)(inner(a)), b)
+
+    found = (
+        *(two_sequences, static_input, static_and_flatten, repeated_static_input, named_inputs, masked_inputs),
+        *(only_ids, masked_ids, ids_and_features, nested_ids),
+    )
     for function in found:
         inputs, output = function()
         yield function.__name__, keras.Model(inputs, output, name=function.__name__)
@@ -69,15 +96,22 @@ def main() -> None:
         model.set_weights([weight(generator, variable) for variable in model.weights])
         parts, given = [], []
         for each in model.inputs:
+            if each.name.startswith("ids"):
+                parts.append(generator.integers(0, IDS, (SEQUENCES, TIMESTEPS, 1)).astype(np.float32))
+                given.append(None)
+                continue
             part = generator.standard_normal((SEQUENCES, TIMESTEPS, each.shape[-1])).astype(np.float32)
             share = generator.random((SEQUENCES, TIMESTEPS))
             part[share < 0.2], part[share > 0.8] = 0, 1
             parts.append(np.repeat(part[:, :1], TIMESTEPS, axis=1) if name == REPEATED and not given else part)
             given.append(len(each.shape) == 2)
-        fixed = max(each.shape[1] or 0 for each in model.inputs if len(each.shape) == 3)
+        fixed = max((each.shape[1] or 0 for each in model.inputs if len(each.shape) == 3), default=0)
         prefixes = np.full((SEQUENCES, TIMESTEPS, 1), np.nan, np.float32)
         for step in range(fixed or 1, TIMESTEPS + 1):
-            now = [part[:, step - 1] if static else part[:, :step] for part, static in zip(parts, given, strict=True)]
+            now = [
+                part[:, :step, 0] if static is None else part[:, step - 1] if static else part[:, :step]
+                for part, static in zip(parts, given, strict=True)
+            ]
             prefixes[:, step - 1] = answers(model, keras.tree.pack_sequence_as(model.input, now))
         model.save(FOLDER / f"{name}.keras")
         if name in ALSO_HDF5:

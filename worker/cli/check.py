@@ -96,8 +96,10 @@ def _print_plan(console: Console, program: StepProgram) -> None:
         table.add_row(row.layer, row.class_name, row.kind, str(row.state_floats), row.exact)
     console.print(table)
     steps = program.timesteps or "any number of"
-    for number, each in enumerate(program.inputs if len(program.inputs) > 1 else (), 1):
+    told = len(program.inputs) > 1 or program.inputs[0].ids
+    for number, each in enumerate(program.inputs if told else (), 1):
         what = "the newest sample's" if each.is_static else "a sequence"
+        what += f" of ids from 0 to {each.ids - 1}" if each.ids else ""
         last = each.first + each.width
         console.print(f"input {number}, {each.name!r}: features {each.first + 1} to {last}, {what}", soft_wrap=True)
     console.print(
@@ -126,7 +128,7 @@ def step_microseconds(program: StepProgram, wave: int, step: int = 2) -> float:
     stepper, clock = NumpyStepper(program), SystemClock()
     generator = np.random.default_rng(1)
     states = np.zeros((STREAMS, program.state_size), np.float32)
-    features = generator.standard_normal((wave, program.features)).astype(np.float32)
+    features = drawn_samples(program, wave, 1, generator)[:, 0]
     slots = generator.permutation(STREAMS)[:wave].astype(np.int64)
     steps = np.full(wave, step, np.int32)
     best, began = float("inf"), clock.monotonic()

@@ -20,9 +20,9 @@ from worker.errors import ModelNotStreamable
 from worker.model.activations import activation_name
 from worker.model.compile import HEADS
 from worker.model.files.reading import open_model_file
-from worker.model.inputs import ModelInput, inputs_of, split
+from worker.model.inputs import ModelInput, only_ids, split
 from worker.model.program import Node, StepProgram
-from worker.model.training import keras_inputs, keras_shapes
+from worker.model.training import keras_inputs, keras_model_inputs
 
 ROWS_MAX = 256
 """Sequences of one evaluation; bounds memory."""
@@ -41,7 +41,7 @@ def load_buffered(path: Path, timesteps: int | None = None) -> StepProgram:
     with open_model_file(path) as file:
         configuration = file.configuration
     model = _loaded(path)
-    inputs, fixed = inputs_of(str(path), keras_shapes(model))
+    inputs, fixed = keras_model_inputs(path, model)
     length = fixed or timesteps
     if length is None:
         raise ModelNotStreamable(
@@ -150,14 +150,21 @@ def _without_activation(path: Path, model: Any) -> str:
 def _evaluation(model: Any, inputs: tuple[ModelInput, ...], fixed: int | None) -> Evaluate:
     import tensorflow as tf
 
-    shapes = [[None, each.width] if each.is_static else [None, fixed, each.width] for each in inputs]
+    shapes = [
+        [None, each.width] if each.is_static else [None, fixed, *((each.width,) if each.shape is None else each.shape)]
+        for each in inputs
+    ]
     traced = tf.function(
         lambda *parts: model(keras_inputs(model, parts), training=False),
         input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes],
     )
 
     def evaluate(samples: Float32Array) -> Float32Array:
-        return np.asarray(traced(*[tf.constant(part, tf.float32) for part in split(samples, inputs)]), np.float32)
+        known = only_ids(samples, inputs)
+        given = np.where(known[:, None, None], samples, np.float32(0))
+        answers = traced(*[tf.constant(part, tf.float32) for part in split(given, inputs)])
+        # What is no id makes Keras fail for the whole batch.
+        return np.where(known[:, None], np.asarray(answers, np.float32), np.float32(np.nan))
 
     return evaluate
 

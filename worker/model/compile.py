@@ -57,7 +57,8 @@ class _Compiler:
         self._nodes: list[Node] = []
         self._wiring: list[Wiring] = []
         self._used: list[Array] = []
-        self._values: dict[int, Value] = {INPUT: Value(INPUT, self._features, "sequence")}
+        shape = graph.inputs[0].shape if len(graph.inputs) == 1 else None
+        self._values: dict[int, Value] = {INPUT: Value(INPUT, self._features, "sequence", shape=shape)}
         self._origins: dict[int, Origin] = {}
         self._heads, self._activations = _heads(graph)
 
@@ -111,7 +112,7 @@ class _Compiler:
         if place.class_name in FLATTENING:
             return self._flattened(layer, inputs[0])
         value = self._by_rule(layer, inputs, number in self._heads)
-        if layer.class_name == "Masking":
+        if layer.class_name in ("Masking", "Embedding") and value.masks:
             self._origins[value.number] = (place.inputs[0], self._nodes[-1].mask_value or 0.0)
         return value
 
@@ -168,6 +169,7 @@ class _Compiler:
             waits=not first.schedule.always or bool(first.masks),
             is_static=bool(inputs) and all(each.is_static for each in inputs),
             is_distributed=class_name == "TimeDistributed",
+            shape=first.shape,
             given_mask=place.mask,
         )
         if place.arguments and class_name != "GetItem":
@@ -214,6 +216,7 @@ class _Compiler:
             exact_from,
             masks,
             is_static=node.kind == "last" and (layer.is_static or layer.class_name == "InputLayer"),
+            shape=node.shape,
         )
 
     def _check_end(self, output: Value) -> None:

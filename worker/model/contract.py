@@ -96,14 +96,21 @@ def largest_difference(one: Any, other: Any) -> float:
 def drawn_samples(
     program: StepProgram, sequences: int, timesteps: int, generator: np.random.Generator, masked: float = MASKED_SHARE
 ) -> Float32Array:
-    """Random sequences (N, T, F); a share of the steps after the first, of each input, is what a `Masking` layer leaves
-    out."""
+    """Random sequences (N, T, F), ids where an input takes these; a share of the steps after the first, of each input,
+    is what a masking layer leaves out."""
     samples = generator.standard_normal((sequences, timesteps, program.features)).astype(np.float32)
+    for each in program.inputs:
+        if each.ids:
+            samples[:, :, each.columns] = generator.integers(0, each.ids, (sequences, timesteps, 1))
     for each in program.inputs if program.mask_values else ():
         left_out = generator.random((sequences, timesteps)) < masked
         left_out[:, 0] = False  # an average over nothing is not a number
         part = samples[:, :, each.columns]
-        part[left_out] = generator.choice(program.mask_values, (int(left_out.sum()), 1))
+        if each.ids:  # the other values are no ids
+            part[:, :1] = np.maximum(part[:, :1], min(1, each.ids - 1))
+            part[left_out] = 0
+        else:
+            part[left_out] = generator.choice(program.mask_values, (int(left_out.sum()), 1))
     return samples
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from worker.errors import ModelNotStreamable
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import WAY_OUT
-from worker.model.inputs import ModelInput, inputs_of
-from worker.model.rules.context import shown
+from worker.model.inputs import IDS_MAX, ModelInput, inputs_of
+from worker.model.rules.context import is_whole, shown
 from worker.model.rules.table import ATTENTION
 
 LAYERS_MAX = 1000
@@ -80,13 +80,18 @@ def read_graph(file: ModelFile) -> Graph:
         )
     reader = _Reader(file)
     shapes = reader.input_shapes(file.configuration)
-    inputs, timesteps = inputs_of(str(file.path), shapes)
     given = [INPUT]
-    if len(inputs) > 1:
-        reader.places.extend(_place(each) for each in inputs)
-        given = list(range(1, len(inputs) + 1))
+    if len(shapes) > 1:
+        reader.places.extend(Place(name, name, "InputLayer", {}, (INPUT,)) for name, _ in shapes)
+        given = list(range(1, len(shapes) + 1))
     outputs = reader.model(file.configuration, "", given)
+    originals = reader.places[: len(shapes)] if len(shapes) > 1 else []
     places, outputs = _reachable(reader.places, outputs)
+    numbers = {id(place): number for number, place in enumerate(places, 1)}
+    ids = _ids(places, [numbers.get(id(place), -1) for place in originals] or given)
+    inputs, timesteps = inputs_of(str(file.path), shapes, ids)
+    for place, each in zip(originals, inputs, strict=False):
+        place.config = _configuration(each)
     return Graph(str(_inner(file.configuration).get("name") or "model"), inputs, timesteps, places, tuple(outputs))
 
 
@@ -314,9 +319,24 @@ def _attention_call(entry: dict[str, Any], node: Any) -> tuple[dict[str, Any], A
     return {**entry, "config": {**entry["config"], **causal}}, {**node, "args": arguments, "kwargs": others}
 
 
-def _place(given: ModelInput) -> Place:
+def _ids(places: Sequence[Place], inputs: Sequence[int]) -> dict[int, int]:
+    """How many ids there are, of each input that only Embedding layers take; see `inputs_of`."""
+    takers: dict[int, list[Place]] = {}
+    for place in places:
+        for number in place.inputs:
+            takers.setdefault(number, []).append(place)
+    found = {}
+    for at, number in enumerate(inputs):
+        here = takers.get(number, [])
+        if here and all(place.class_name == "Embedding" for place in here):
+            known = [place.config.get("input_dim") for place in here]
+            found[at] = min([int(each or 1) for each in known if is_whole(each, IDS_MAX)], default=1)
+    return found
+
+
+def _configuration(given: ModelInput) -> dict[str, Any]:
     config = {"name": given.name, "first": given.first, "width": given.width, "is_static": given.is_static}
-    return Place(given.name, given.name, "InputLayer", config, (INPUT,))
+    return config if given.shape is None else config | {"shape": given.shape}
 
 
 def _tensors(arguments: Any) -> Iterator[Reference]:

@@ -60,6 +60,8 @@ class Node:
     """(xp, x) → bool, which rows count from here on; for `Masking`."""
     mask_value: float | None = None
     """What all features of a row are that does not count."""
+    shape: tuple[int, ...] | None = None
+    """Of one answer, where it is not one row of features: see value.py."""
     merged: Callable[[Any, Any, Any], Any] | None = None
     """(xp, values, for each which steps count (…, 1), None where all) → y; for layers that replace masked values."""
     zeros_where_masked: bool = False

@@ -64,6 +64,7 @@ class _Namespace:
         self._tf = tf
         self.tanh, self.exp, self.abs, self.sqrt = tf.tanh, tf.exp, tf.abs, tf.sqrt
         self.expm1, self.log1p = tf.math.expm1, tf.math.log1p
+        self.floor = tf.floor
         self.add, self.subtract, self.multiply = tf.add, tf.subtract, tf.multiply
         self.maximum, self.minimum, self.where = tf.maximum, tf.minimum, tf.where
         self.logical_and, self.logical_or = tf.logical_and, tf.logical_or
@@ -71,7 +72,7 @@ class _Namespace:
         self.sum, self.mean, self.max, self.any = tf.reduce_sum, tf.reduce_mean, tf.reduce_max, tf.reduce_any
 
     def asarray(self, value: Any, dtype: Any) -> Any:
-        return self._tf.constant(value, dtype)
+        return self._tf.cast(value, dtype)
 
     def take(self, values: Any, indices: Any, axis: int, mode: str = "raise") -> Any:
         if mode == "clip":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.core.types import Float32Array
-from worker.model.inputs import inputs_of, split
+from worker.model.inputs import ModelInput, inputs_of, split
 
 
 def train_reference(
@@ -66,7 +66,7 @@ def predict(path: Path, features: Float32Array) -> Float32Array:
     import keras
 
     model = keras.models.load_model(path, compile=False)
-    inputs, _ = inputs_of(str(path), keras_shapes(model))
+    inputs, _ = keras_model_inputs(path, model)
     found = model.predict(keras_inputs(model, split(features, inputs)), verbose=0)
     if isinstance(found, dict):
         found = [found[key] for key in sorted(found)]
@@ -74,9 +74,28 @@ def predict(path: Path, features: Float32Array) -> Float32Array:
     return np.concatenate([np.asarray(each, np.float32) for each in outputs], axis=-1)
 
 
-def keras_shapes(model: Any) -> list[tuple[str, Any]]:
-    """Name and shape of each input of a Keras model, in its order."""
-    return [(each.name, tuple(each.shape)) for each in model.inputs]
+def keras_model_inputs(path: Path, model: Any) -> tuple[tuple[ModelInput, ...], int | None]:
+    """`inputs_of` a Keras model, in its order."""
+    shapes = [(each.name, tuple(each.shape)) for each in model.inputs]
+    ids = {}
+    for number in range(len(shapes)):
+        takers = list(_takers(model, number))
+        if takers and all(type(each).__name__ == "Embedding" for each in takers):
+            ids[number] = min(each.input_dim for each in takers)
+    return inputs_of(str(path), shapes, ids)
+
+
+def _takers(model: Any, number: int) -> Iterator[Any]:
+    """The layers that take a model's input, also those of models in it; not what makes a mask of it."""
+    functional = getattr(model, "_functional", None) or model  # what a Sequential model is inside
+    given = functional.inputs[number]
+    for operation in functional.operations:
+        for node in operation._inbound_nodes:
+            for at, tensor in enumerate(node.input_tensors):
+                if tensor is given and hasattr(operation, "inputs"):
+                    yield from _takers(operation, at)
+                elif tensor is given and type(operation).__name__ != "NotEqual":
+                    yield operation
 
 
 def keras_inputs(model: Any, parts: Sequence[Any]) -> Any:

@@ -26,6 +26,8 @@ class Value:
     padding: int = 0
     is_static: bool = False
     """Whether it is of static inputs only."""
+    shape: tuple[int, ...] | None = None
+    """Of one step, where it is not one row of `width` features: () for an id."""
 
     @property
     def masked(self) -> bool:

@@ -102,6 +102,16 @@ def test_check_says_which_features_are_of_which_input_and_gives_keras_the_same(c
     assert "largest difference from Keras' model.predict" in ended.out
 
 
+def test_check_gives_keras_ids_where_the_model_takes_ids(cli):
+    pytest.importorskip("tensorflow")
+
+    ended = cli("check", str(GOLDENS / "graphs" / "masked_ids.keras"))
+
+    assert ended.code == 0, ended.err
+    assert "input 1, 'ids': features 1 to 1, a sequence of ids from 0 to 5" in ended.out
+    assert "largest difference from Keras' model.predict" in ended.out
+
+
 def test_check_refuses_a_model_that_differs_from_keras(cli, monkeypatch):
     monkeypatch.setattr(check, "_predicted_by_keras", lambda _model, samples: np.full((len(samples), 1), 0.5, "f4"))
 

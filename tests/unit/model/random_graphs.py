@@ -23,7 +23,7 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
         model.parts.add("a mask")
         value = model.masking(value)
     static = None
-    if chance.random() < 0.25:
+    if chance.random() < 0.35:
         value, width, static = with_another_input(model, value, width)
     for _ in range(chance.randint(1, 4)):
         kind = chance.random()
@@ -53,6 +53,8 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
 def with_another_input(model: RandomModel, value: Any, width: int) -> tuple[Any, int, Any]:
     """A sequence joined with another one or with a static input at every step, and a static input not used yet."""
     chance = model.random
+    if chance.random() < 0.4:
+        return model.add("Concatenate", [value, model.row_of_id(2)], []), width + 2, None
     is_static = chance.random() < 0.7
     other = model.another_input(2, is_static)
     if is_static and not (model.fixed and chance.random() < 0.6):

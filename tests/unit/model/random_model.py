@@ -99,6 +99,19 @@ class RandomModel:
         self.parts.add("a static input" if is_static else "two sequences")
         return (name, 0)
 
+    def row_of_id(self, width: int, mask_zero: bool | None = None) -> Any:
+        """Of another input, which takes ids; 0 is masked at random where it is not said."""
+        name = f"input_{len(self._inputs)}"
+        config = {"name": name, "batch_shape": [None, TIMESTEPS if self.fixed else None]}
+        self._layers.append({"class_name": "InputLayer", "config": config, "inbound_nodes": []})
+        self._inputs.insert(self.random.choice((0, len(self._inputs))), [name, 0, 0])
+        count = self.random.randint(1, 9)
+        zero = self.random.random() < 0.35 if mask_zero is None else mask_zero
+        self.parts.add("ids, 0 masked" if zero else "ids")
+        self.masked = self.masked or zero
+        sizes = {"input_dim": count, "output_dim": width, "mask_zero": zero}
+        return self.add("Embedding", [(name, 0)], [self.array(count, width)], **sizes)
+
     # ---- layers
 
     def softmax(self, value: Any) -> Any:
@@ -209,7 +222,7 @@ class RandomModel:
     def attention_pooling(self, value: Any, width: int) -> Any:
         """A score of each step, its softmax over time, the weighted sum or average."""
         self.parts.add("attention pooling")
-        dot = self.random.random() < 0.4
+        dot = self.random.random() < 0.5
         scores = self.dense(value, width, 1 if dot else self.random.choice((1, width)), outside=True)
         weights = self.add("Softmax", [scores], [], axis=1)
         pair = [weights, value] if self.random.random() < 0.5 else [value, weights]

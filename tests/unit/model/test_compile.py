@@ -142,7 +142,7 @@ def test_the_fingerprint_does_not_depend_on_names_or_on_how_the_model_was_traine
         ("TimeDistributed", {"layer": {"class_name": "LSTM", "config": {}}}, "single steps"),
         ("Masking", {"mask_value": "x"}, "mask_value is 'x'"),
         ("PReLU", {}, "slopes"),
-        ("Embedding", {"output_dim": 3}, "numbers of words"),
+        ("Embedding", {"output_dim": 3}, "not one id a step: give it an input of shape (T,) that only"),
         ("MultiHeadAttention", {}, "without a causal mask needs the whole window: call it with use_causal_mask=True"),
         ("Attention", {"use_causal_mask": True}, "it is called with 1 value(s): call it with query and value"),
         ("MyLayer", {}, "this class of layer is not known: the layers that can be stepped"),

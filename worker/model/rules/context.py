@@ -37,6 +37,8 @@ class Layer:
     """Whether what reaches it is of static inputs only."""
     is_distributed: bool = False
     """Whether `TimeDistributed` is around it."""
+    shape: tuple[int, ...] | None = None
+    """Of one step, where it is not one row of features: see value.py."""
     given_mask: frozenset[tuple[int, float]] | None = None
     """The origins of the mask that the file says it is called with; None where the file leaves that to Keras."""
 

@@ -19,7 +19,7 @@ def input_layer(layer: Layer) -> Node:
         return x[..., first : first + width]
 
     kind = "last" if layer.config["is_static"] else "sequence"
-    return replace(stateless(layer, columns, width=width), kind=kind)
+    return replace(stateless(layer, columns, width=width), kind=kind, shape=layer.config.get("shape"))
 
 
 def repeat_vector(layer: Layer) -> Node:
