@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.unit.model.random_grid import RandomGrid
 from tests.unit.model.random_model import PLAIN, TIMESTEPS, RandomModel
 from worker.model.contract import drawn_samples, largest_difference
 from worker.model.engines import stepper_for
@@ -89,6 +90,22 @@ def recurrent(class_name: str, gates: int, **config: Any) -> list[Build]:
     ]
 
 
+def grids(rank: int, *, every: bool, flatten: bool) -> Build:
+    """A row of each step, or of the last."""
+
+    def build(model: RandomModel, _: Any) -> Any:
+        grid = RandomGrid(model, rank)
+        grid.conv_lstm(every=True, padding="same")
+        grid.at_each_position()
+        value = grid.conv_lstm(every=every, padding="same")
+        class_name = "Flatten" if flatten else f"GlobalAveragePooling{rank}D"
+        if not every:
+            return model.add(class_name, [value], [])
+        return model.add("TimeDistributed", [value], [], layer={"class_name": class_name, "config": {}})
+
+    return build
+
+
 MASKED, OTHER_MASK = layer("Masking", mask_value=0.5), layer("Masking", mask_value=-1.0)
 DENSE = layer("Dense", array(WIDTH, WIDTH), array(WIDTH), units=WIDTH, activation="tanh")
 STRIDED = layer("Conv1D", array(2, WIDTH, WIDTH), array(WIDTH), filters=WIDTH, kernel_size=[2], strides=[2])
@@ -103,6 +120,9 @@ SEQUENCES: dict[str, list[Build]] = {
     "GRU": recurrent("GRU", 3, reset_after=True) + recurrent("GRU", 3),
     "SimpleRNN": recurrent("SimpleRNN", 1),
     "Dense": [DENSE],
+    "ConvLSTM1D": [grids(1, every=True, flatten=True), grids(1, every=True, flatten=False)],
+    "ConvLSTM2D": [grids(2, every=True, flatten=True)],
+    "GlobalAveragePooling2D": [grids(2, every=True, flatten=False)],
     **{name: [layer(name, rate=0.3)] for name in (*PLAIN, "Identity")},
     "Activation": [layer("Activation", activation="softsign")],
     "Softmax": [layer("Softmax")],
@@ -169,6 +189,9 @@ SEQUENCES: dict[str, list[Build]] = {
 VECTORS: dict[str, list[Build]] = {
     "Dense": [after(layer("Flatten"), layer("Dense", array(TIMESTEPS * WIDTH, 2), array(2), units=2))],
     "InputLayer": [lambda model, value: model.add("Concatenate", [picked(-1)(model, value), static(model)], [])],
+    "ConvLSTM1D": [grids(1, every=False, flatten=True), grids(1, every=False, flatten=False)],
+    "ConvLSTM2D": [grids(2, every=False, flatten=True)],
+    "GlobalAveragePooling2D": [grids(2, every=False, flatten=False)],
     "GetItem": [picked(-2), picked(3), after(MASKED, DENSE, picked(-1))],
     **{
         name: [after(*before, layer(name, **config)) for before in ((), (MASKED,), (STRIDED,))]

@@ -96,10 +96,12 @@ def _print_plan(console: Console, program: StepProgram) -> None:
         table.add_row(row.layer, row.class_name, row.kind, str(row.state_floats), row.exact)
     console.print(table)
     steps = program.timesteps or "any number of"
-    told = len(program.inputs) > 1 or program.inputs[0].ids
+    told = len(program.inputs) > 1 or program.inputs[0].shape is not None
     for number, each in enumerate(program.inputs if told else (), 1):
         what = "the newest sample's" if each.is_static else "a sequence"
-        what += f" of ids from 0 to {each.ids - 1}" if each.ids else ""
+        if each.shape is not None:
+            grid = " x ".join(map(str, each.shape))
+            what += f" of ids from 0 to {each.ids - 1}" if each.ids else f" of {grid} numbers in C order"
         last = each.first + each.width
         console.print(f"input {number}, {each.name!r}: features {each.first + 1} to {last}, {what}", soft_wrap=True)
     console.print(

@@ -22,14 +22,18 @@ from worker.model.graph import INPUT, Graph, Origin, Place, read_graph
 from worker.model.masks import check_mask, masks_of, passes_mask
 from worker.model.program import ALWAYS, Node, StepProgram, Wiring
 from worker.model.rules.context import Layer
+from worker.model.rules.positions import at_each_position
 from worker.model.rules.table import (
     FLATTENING,
     IGNORED,
+    OF_A_GRID,
     OPERATIONS,
+    POSITION_WISE,
     REASONS,
     ROW_WISE,
     RULES,
     SEVERAL_INPUTS,
+    SHAPED,
 )
 from worker.model.schedule import Schedule
 from worker.model.together import NEXT, PADDED, check_alike, finished, unfinished
@@ -98,6 +102,7 @@ class _Compiler:
         layer = self._layer(place, inputs)
         if not inputs:
             raise layer.refused("it is called with nothing", "call it with one value")
+        _check_shapes(layer, inputs)
         value = unfinished(layer, inputs)
         if value is not None:
             return value
@@ -109,7 +114,7 @@ class _Compiler:
         if value is not None:
             self._used.extend(layer.weights)
             return value
-        if place.class_name in FLATTENING:
+        if layer.class_name in FLATTENING:
             return self._flattened(layer, inputs[0])
         value = self._by_rule(layer, inputs, number in self._heads)
         if layer.class_name in ("Masking", "Embedding") and value.masks:
@@ -129,7 +134,8 @@ class _Compiler:
             check_alike(layer, inputs)
         if is_head and layer.class_name != "Dense":
             return inputs[0]
-        node = rule(layer)
+        is_at_positions = layer.shape is not None and layer.class_name in POSITION_WISE
+        node = at_each_position(layer, layer.shape or (), rule) if is_at_positions else rule(layer)
         self._used.extend(layer.weights)
         return self._added(layer, node, inputs)
 
@@ -181,13 +187,14 @@ class _Compiler:
     def _flattened(self, layer: Layer, value: Value) -> Value:
         if layer.config.get("data_format") == "channels_first":
             raise layer.refused("it flattens channels first", "build the model with data_format='channels_last'")
-        if value.kind != "sequence":
-            return value
+        if layer.is_distributed:
+            return replace(value, shape=None)
+        over_time = value.kind == "sequence"
         if layer.class_name == "Reshape":
-            together = (layer.timesteps or 0) * layer.width
+            together = ((layer.timesteps or 0) if over_time else 1) * layer.width
             if layer.config.get("target_shape") not in ([-1], [together]):
                 raise layer.refused("it gives the steps another shape", "use Flatten")
-        return replace(value, kind="flat", masks=frozenset())
+        return replace(value, kind="flat", masks=frozenset(), shape=None) if over_time else replace(value, shape=None)
 
     def _added(self, layer: Layer, node: Node, inputs: list[Value]) -> Value:
         value = inputs[0]
@@ -223,6 +230,10 @@ class _Compiler:
         if output.kind in NEXT:
             reason, way_out = NEXT[output.kind]
             raise ModelNotStreamable(f"{self._file.path} ends too early: {reason}", way_out)
+        if output.shape is not None and output.kind != "sequence":
+            raise ModelNotStreamable(
+                f"{self._file.path} gives more than one row of numbers", "end it with Flatten and Dense"
+            )
         if output.kind == "flat":
             raise ModelNotStreamable(f"{self._file.path} ends with Flatten", "a classifier ends with Dense")
         if output.kind == "sequence":
@@ -264,12 +275,22 @@ def _is_same_layer(one: Place, other: Place) -> bool:
     return same_name and one.class_name == other.class_name and _essential(one.config) == _essential(other.config)
 
 
+def _check_shapes(layer: Layer, inputs: list[Value]) -> None:
+    """Raises ModelNotStreamable where a step that is not one row of features meets a layer that works on such rows."""
+    for each in inputs:
+        if each.shape is not None and layer.class_name not in SHAPED:
+            shape = " x ".join(map(str, each.shape))
+            way_out = "put Flatten or TimeDistributed(Flatten()) before it"
+            raise layer.refused(f"the steps that reach it have the shape {shape}", way_out)
+
+
 def _distributed(layer: Layer) -> Layer:
     """`TimeDistributed` of a layer that works on each step by itself is that layer."""
     inner = layer.config.get("layer")
     class_name = inner.get("class_name") if isinstance(inner, dict) else None
     config = inner.get("config") if isinstance(inner, dict) else None
-    if class_name not in ROW_WISE or not isinstance(config, dict):
+    served = class_name in ROW_WISE or (layer.shape is not None and class_name in OF_A_GRID)
+    if not served or not isinstance(class_name, str) or not isinstance(config, dict):
         raise layer.refused("what it distributes does not work on single steps", "distribute a Dense layer")
     return replace(layer, class_name=class_name, config={**config, "name": layer.name})
 

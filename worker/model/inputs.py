@@ -1,14 +1,15 @@
 """A model's inputs: of several, each is some of a sample's features, one input after the other.
 
 An input of shape (T, F) is a sequence, all of which advance together; so is one of shape (T,) that only Embedding
-layers take, whose one feature is an id. Any other of shape (S,) is static: every step has the current sample's values
-of it.
+layers take, whose one feature is an id, and one of shape (T, W, C) or (T, H, W, C), whose features are the numbers of a
+step in C order. Any other of shape (S,) is static: every step has the current sample's values of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -33,15 +34,12 @@ class ModelInput:
     is_static: bool = False
     ids: int = 0
     """Where its feature is an id: how many there are, from 0 on."""
+    shape: tuple[int, ...] | None = None
+    """Of one step, where it is not one row of features; see value.py."""
 
     @property
     def columns(self) -> slice:
         return slice(self.first, self.first + self.width)
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        """Of one step, where it is not one row of features; see value.py."""
-        return () if self.ids else None
 
 
 def inputs_of(
@@ -73,7 +71,7 @@ def inputs_of(
 
 
 def split(samples: Float32Array, inputs: Sequence[ModelInput]) -> list[Float32Array]:
-    """Samples (N, T, F) → what each input takes: (N, T, F_i), (N, T) of ids, or (N, S_i) of the last step."""
+    """Samples (N, T, F) → what each input takes: (N, T, F_i), (N, T, *shape), or (N, S_i) of the last step."""
     parts = []
     for each in inputs:
         part = samples[:, -1, each.columns] if each.is_static else samples[:, :, each.columns]
@@ -100,7 +98,7 @@ def _checked(where: str, given: ModelInput, shape: Any, count: int) -> tuple[Mod
     if isinstance(shape, list) and len(shape) == 1 and isinstance(shape[0], list):
         shape = shape[0]
     rank = len(shape) if isinstance(shape, list | tuple) else None
-    if rank is None or rank not in ((2, 3) if count > 1 or given.ids else (3,)):
+    if rank is None or rank not in ((2, 3, 4, 5) if count > 1 or given.ids else (3, 4, 5)):
         other = " or (batch, features)" if count > 1 else ""
         raise ModelNotStreamable(
             f"{where} takes input of {'unknown' if rank is None else rank} dimensions, "
@@ -108,10 +106,15 @@ def _checked(where: str, given: ModelInput, shape: Any, count: int) -> tuple[Mod
             "serve a built model whose input are samples over time, no flat windows (Reshape) or words (Embedding)",
         )
     given = replace(given, ids=given.ids if rank == 2 else 0, is_static=rank == 2 and not given.ids)
-    steps, features = None if given.is_static else shape[1], 1 if given.ids else shape[-1]
-    if not is_whole(features, FEATURES_MAX) or not (steps is None or is_whole(steps, TIMESTEPS_MAX)):
+    steps, dimensions = (
+        None if given.is_static else shape[1],
+        () if given.ids else tuple(shape[1 if given.is_static else 2 :]),
+    )
+    if not all(is_whole(each, FEATURES_MAX) for each in dimensions) or not (
+        steps is None or is_whole(steps, TIMESTEPS_MAX)
+    ):
         raise ModelNotStreamable(
-            f"{where} takes {shown(steps)} timesteps of {shown(features)} features",
+            f"{where} takes {shown(steps)} timesteps of {' x '.join(map(shown, dimensions)) or 1} features",
             f"serve a model of 1 to {FEATURES_MAX} features and at most {TIMESTEPS_MAX} timesteps",
         )
-    return replace(given, width=features), steps
+    return replace(given, width=prod(dimensions), shape=dimensions if given.ids or rank > 3 else None), steps

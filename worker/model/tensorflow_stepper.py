@@ -64,7 +64,7 @@ class _Namespace:
         self._tf = tf
         self.tanh, self.exp, self.abs, self.sqrt = tf.tanh, tf.exp, tf.abs, tf.sqrt
         self.expm1, self.log1p = tf.math.expm1, tf.math.log1p
-        self.floor = tf.floor
+        self.floor, self.zeros_like = tf.floor, tf.zeros_like
         self.add, self.subtract, self.multiply = tf.add, tf.subtract, tf.multiply
         self.maximum, self.minimum, self.where = tf.maximum, tf.minimum, tf.where
         self.logical_and, self.logical_or = tf.logical_and, tf.logical_or

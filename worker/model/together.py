@@ -50,7 +50,7 @@ def unfinished(layer: Layer, inputs: list[Value]) -> Value | None:
     if layer.class_name == "ZeroPadding1D":
         zeros = zeros_before(layer)
         return replace(inputs[0], kind=PADDED, padding=inputs[0].padding + zeros) if zeros else inputs[0]
-    if layer.class_name == "Softmax" and kinds == ["sequence"] and axis in (1, -2, [1], [-2]):
+    if layer.class_name == "Softmax" and kinds == ["sequence"] and layer.shape is None and axis in (1, -2, [1], [-2]):
         _check_unmasked(layer, inputs)
         return replace(inputs[0], kind=WEIGHTS)
     if layer.class_name == "Multiply" and sorted(kinds) == ["sequence", WEIGHTS]:

@@ -27,7 +27,7 @@ class Value:
     is_static: bool = False
     """Whether it is of static inputs only."""
     shape: tuple[int, ...] | None = None
-    """Of one step, where it is not one row of `width` features: () for an id."""
+    """Of one step, where it is not one row of `width` features: () for an id, (H, W, C) for a grid in C order."""
 
     @property
     def masked(self) -> bool:

@@ -112,6 +112,16 @@ def test_check_gives_keras_ids_where_the_model_takes_ids(cli):
     assert "largest difference from Keras' model.predict" in ended.out
 
 
+def test_check_gives_keras_grids_where_the_model_takes_grids(cli):
+    pytest.importorskip("tensorflow")
+
+    ended = cli("check", str(GOLDENS / "graphs" / "grids_and_features.keras"))
+
+    assert ended.code == 0, ended.err
+    assert "input 2, 'spectrum': features 4 to 7, a sequence of 4 x 1 numbers in C order" in ended.out
+    assert "largest difference from Keras' model.predict" in ended.out
+
+
 def test_check_refuses_a_model_that_differs_from_keras(cli, monkeypatch):
     monkeypatch.setattr(check, "_predicted_by_keras", lambda _model, samples: np.full((len(samples), 1), 0.5, "f4"))
 

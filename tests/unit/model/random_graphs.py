@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.unit.model.random_grid import RandomGrid
 from tests.unit.model.random_model import MERGES, TIMESTEPS, RandomModel
 from worker.model.program import StepProgram
 
@@ -25,6 +26,8 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
     static = None
     if chance.random() < 0.35:
         value, width, static = with_another_input(model, value, width)
+    if static is None and chance.random() < 0.22:
+        value, width, static = with_grids(model, value, width)
     for _ in range(chance.randint(1, 4)):
         kind = chance.random()
         if chance.random() < 0.5:
@@ -51,14 +54,14 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
 
 
 def with_another_input(model: RandomModel, value: Any, width: int) -> tuple[Any, int, Any]:
-    """A sequence joined with another one or with a static input at every step, and a static input not used yet."""
+    """A sequence joined with another one or with a static input at every step, and what is not joined with it yet."""
     chance = model.random
     if chance.random() < 0.4:
         return model.add("Concatenate", [value, model.row_of_id(2)], []), width + 2, None
     is_static = chance.random() < 0.7
     other = model.another_input(2, is_static)
-    if is_static and not (model.fixed and chance.random() < 0.6):
-        return value, width, other
+    if is_static and not (model.fixed and chance.random() < 0.7):
+        return value, width, (other, 2)
     if is_static:
         dense = model.dense(other, 2, 2, outside=True) if chance.random() < 0.5 else other
         other = model.add("RepeatVector", [dense], [], n=TIMESTEPS)
@@ -67,11 +70,27 @@ def with_another_input(model: RandomModel, value: Any, width: int) -> tuple[Any,
     return model.add("Concatenate", [value, other], []), width + 2, None
 
 
+def with_grids(model: RandomModel, value: Any, width: int) -> tuple[Any, int, Any]:
+    """The same with what convolutions make of an input of grids."""
+    grid = RandomGrid(model)
+    if model.random.random() < 0.5:
+        grid.conv_lstm(every=True)
+        grid.at_each_position()
+    if model.random.random() < 0.4:
+        grid.conv_lstm(every=False)
+        grid.at_each_position()
+        return value, width, grid.row()
+    grid.conv_lstm(every=True)
+    row, more = grid.row_of_each_step()
+    return model.add("Concatenate", [value, row], []), width + more, None
+
+
 def end(model: RandomModel, value: Any, width: int, static: Any) -> Any:
     """From a sequence to the head."""
     if static is not None:
         last, more = model.summary(value, width)
-        return head(model, model.add("Concatenate", [last, static], []), more + 2)
+        beside, width = static
+        return head(model, model.add("Concatenate", [last, beside], []), more + width)
     if model.fixed and model.random.random() < 0.5 and model.steps_of(value):
         return flattened(model, value, width)
     return head(model, *model.summary(value, width))
@@ -109,7 +128,7 @@ def flattened(model: RandomModel, value: Any, width: int) -> Any:
     if chance.random() < 0.3:
         model.parts.add("each number of a flattened sequence")
         flat = model.add("LeakyReLU", [flat], [], negative_slope=0.2)
-    if 0.3 <= beside < 0.5:
+    if 0.3 <= beside < 0.6:
         last, more = model.summary(value, width)
         model.parts.add("joined with a sum over all steps")
         flat = model.add("Concatenate", [model.dense(flat, numbers, 2, outside=True), last], [])

@@ -91,26 +91,28 @@ class RandomModel:
 
     def another_input(self, width: int, is_static: bool) -> Any:
         """Behind the others, or in front of them."""
+        self.parts.add("a static input" if is_static else "two sequences")
+        return self._input([width]) if is_static else self.sequence_of(width)
+
+    def sequence_of(self, *shape: int) -> Any:
+        """Another input, whose steps have this shape."""
+        return self._input([TIMESTEPS if self.fixed else None, *shape])
+
+    def _input(self, shape: list[int | None]) -> Any:
         name = f"input_{len(self._inputs)}"
-        shape = [None, width] if is_static else [None, TIMESTEPS if self.fixed else None, width]
-        config = {"name": name, "batch_shape": shape}
+        config = {"name": name, "batch_shape": [None, *shape]}
         self._layers.append({"class_name": "InputLayer", "config": config, "inbound_nodes": []})
         self._inputs.insert(self.random.choice((0, len(self._inputs))), [name, 0, 0])
-        self.parts.add("a static input" if is_static else "two sequences")
         return (name, 0)
 
     def row_of_id(self, width: int, mask_zero: bool | None = None) -> Any:
         """Of another input, which takes ids; 0 is masked at random where it is not said."""
-        name = f"input_{len(self._inputs)}"
-        config = {"name": name, "batch_shape": [None, TIMESTEPS if self.fixed else None]}
-        self._layers.append({"class_name": "InputLayer", "config": config, "inbound_nodes": []})
-        self._inputs.insert(self.random.choice((0, len(self._inputs))), [name, 0, 0])
         count = self.random.randint(1, 9)
         zero = self.random.random() < 0.35 if mask_zero is None else mask_zero
         self.parts.add("ids, 0 masked" if zero else "ids")
         self.masked = self.masked or zero
         sizes = {"input_dim": count, "output_dim": width, "mask_zero": zero}
-        return self.add("Embedding", [(name, 0)], [self.array(count, width)], **sizes)
+        return self.add("Embedding", [self.sequence_of()], [self.array(count, width)], **sizes)
 
     # ---- layers
 

@@ -259,7 +259,9 @@ def test_timesteps_out_of_bounds_are_refused(steps):
         compile_model(file)
 
 
-@pytest.mark.parametrize("shape", [[None, 5], [None, 5, 3, 1], "x", 7, {}, [None, 5, None], [None, 5, 10**9], None])
+@pytest.mark.parametrize(
+    "shape", [[None, 5], [None, 5, 3, 1, 1, 1], "x", 7, {}, [None, 5, None], [None, 5, 10**9], None]
+)
 def test_an_input_that_is_no_bounded_sequence_of_features_is_refused(shape):
     file = model_file([LSTM, DENSE])
     file.configuration["config"]["layers"][0]["config"]["batch_shape"] = shape

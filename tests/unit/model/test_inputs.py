@@ -43,8 +43,8 @@ def test_a_static_input_is_the_newest_samples():
     [
         ([[None, 5, 2], [None, 6, 2]], "m has inputs of 5 and 6 timesteps"),
         (
-            [[None, 5, 2], [None, 5, 2, 1]],
-            "input 'in1' of m takes input of 4 dimensions, not (batch, timesteps, features)",
+            [[None, 5, 2], [None, 5, 2, 1, 1, 1]],
+            "input 'in1' of m takes input of 6 dimensions, not (batch, timesteps, features)",
         ),
         ([[None, 5, 2], [None]], "input 'in1' of m takes input of 1 dimensions"),
         ([[None, 5, 2], [None, None]], "input 'in1' of m takes None timesteps of None features"),
@@ -52,6 +52,8 @@ def test_a_static_input_is_the_newest_samples():
         ([[None, 2], [None, 3]], "m has no input that is a sequence"),
         ([[None, 2]], "m takes input of 2 dimensions, not (batch, timesteps, features)"),
         ([[None, 5, 1 << 14], [None, 1]], "m takes 16385 features"),
+        ([[None, 5, 200, 100, 1]], "m takes 20000 features"),
+        ([[None, 5, None, 3]], "m takes 5 timesteps of None x 3 features"),
     ],
 )
 def test_inputs_that_cannot_advance_together_are_refused_in_one_line(shapes, said):

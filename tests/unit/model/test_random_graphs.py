@@ -34,6 +34,7 @@ PARTS_OF_SEVERAL_LAYERS = (
         "a mask on a branch",
         "zeros for masked steps",
     ),
+    *("a grid flattened", "grids flattened step by step"),
     *("joined with a flattened sequence", "joined with a sum over all steps", "each number of a flattened sequence"),
 )
 """What the class of a single layer does not show."""

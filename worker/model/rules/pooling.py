@@ -9,6 +9,7 @@ import numpy as np
 
 from worker.model.program import Node
 from worker.model.rules.context import Layer
+from worker.model.rules.positions import average_of_positions
 
 
 def _check_sequence(layer: Layer) -> None:
@@ -27,7 +28,10 @@ def _over_time(layer: Layer) -> None:
 
 
 def global_average(layer: Layer) -> Node:
-    """State: the sum and how many steps are in it; masked steps are left out."""
+    """State: the sum and how many steps are in it; masked steps are left out. Of a single step that is a grid: the
+    average of its positions, without a state."""
+    if layer.shape is not None:
+        return average_of_positions(layer)
     _check_sequence(layer)
     width = layer.width
 

@@ -18,7 +18,8 @@ from worker.model.rules.context import Layer, weighted
 from worker.model.scratch import Scratch
 
 
-def _check_recurrent(layer: Layer) -> None:
+def check_recurrent(layer: Layer) -> None:
+    """Raises ModelNotStreamable for what no recurrent layer can be stepped with."""
     if layer.flag("go_backwards"):
         raise layer.refused("it reads the sequence backwards, so its first step needs the last sample")
     if layer.flag("return_state"):
@@ -45,7 +46,7 @@ def _masked(layer: Layer, whole: Any) -> dict[str, Any]:
     return {"whole_masked": whole_masked, "zeros_where_masked": True}
 
 
-def _output_kind(layer: Layer) -> str:
+def output_kind(layer: Layer) -> str:
     return "sequence" if layer.flag("return_sequences") else "last"
 
 
@@ -60,7 +61,7 @@ def _kernel_op(
 
 def lstm(layer: Layer) -> Node:
     """State: h, c."""
-    _check_recurrent(layer)
+    check_recurrent(layer)
     units = layer.units()
     kernel, recurrent, bias = weighted(layer, [(layer.width, 4 * units), (units, 4 * units)], (4 * units,))
     names = layer.config.get("activation", "tanh"), layer.config.get("recurrent_activation", "sigmoid")
@@ -98,7 +99,7 @@ def lstm(layer: Layer) -> Node:
     return Node(
         layer.name,
         "LSTM",
-        _output_kind(layer),
+        output_kind(layer),
         units,
         2 * units,
         step,
@@ -150,7 +151,7 @@ def _fused_lstm(kernel: Any, recurrent: Any, bias: Any, units: int) -> Any:
 
 def gru(layer: Layer) -> Node:
     """State: h."""
-    _check_recurrent(layer)
+    check_recurrent(layer)
     units = layer.units()
     reset_after = layer.flag("reset_after")
     bias_shape = (2, 3 * units) if reset_after else (3 * units,)
@@ -191,7 +192,7 @@ def gru(layer: Layer) -> Node:
     return Node(
         layer.name,
         "GRU",
-        _output_kind(layer),
+        output_kind(layer),
         units,
         units,
         step,
@@ -204,7 +205,7 @@ def gru(layer: Layer) -> Node:
 
 def simple_rnn(layer: Layer) -> Node:
     """State: h."""
-    _check_recurrent(layer)
+    check_recurrent(layer)
     units = layer.units()
     kernel, recurrent, bias = weighted(layer, [(layer.width, units), (units, units)], (units,))
     inner = activation(layer.config.get("activation", "tanh"), layer.name, layer.keras_major)
@@ -228,7 +229,7 @@ def simple_rnn(layer: Layer) -> Node:
     return Node(
         layer.name,
         "SimpleRNN",
-        _output_kind(layer),
+        output_kind(layer),
         units,
         units,
         step,

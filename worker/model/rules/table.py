@@ -8,6 +8,7 @@ from typing import Any
 from worker.model.program import Node
 from worker.model.rules import (
     causal_attention,
+    conv_lstm,
     convolution,
     dense,
     elementwise,
@@ -16,6 +17,7 @@ from worker.model.rules import (
     merge,
     normalization,
     pooling,
+    positions,
     recurrent,
     stepwise,
 )
@@ -73,6 +75,8 @@ RULES: dict[str, Callable[[Layer], Node]] = {
     "LSTM": recurrent.lstm,
     "GRU": recurrent.gru,
     "SimpleRNN": recurrent.simple_rnn,
+    "ConvLSTM1D": conv_lstm.conv_lstm_1d,
+    "ConvLSTM2D": conv_lstm.conv_lstm_2d,
     "Dense": dense.dense,
     **ELEMENTWISE,
     **MERGES,
@@ -85,6 +89,7 @@ RULES: dict[str, Callable[[Layer], Node]] = {
     "Cropping1D": convolution.cropping,
     "GetItem": convolution.picked_steps,
     "GlobalAveragePooling1D": pooling.global_average,
+    "GlobalAveragePooling2D": positions.average_of_positions,
     "GlobalMaxPooling1D": pooling.global_max,
     "Mean": pooling.mean_over_time,
     "Max": pooling.max_over_time,
@@ -94,6 +99,12 @@ RULES: dict[str, Callable[[Layer], Node]] = {
 SEVERAL_INPUTS = (*MERGES, *ATTENTION)
 ROW_WISE = ("Dense", *ELEMENTWISE)
 """What `TimeDistributed` may distribute."""
+POSITION_WISE = tuple(name for name in ROW_WISE if name != "PReLU")
+"""What works on the last dimension of a step that is a grid."""
+OF_A_GRID = ("Flatten", "GlobalAveragePooling1D", "GlobalAveragePooling2D")
+"""What makes one row of features of a step that is a grid; `TimeDistributed` may distribute it there."""
+SHAPED = (*POSITION_WISE, *OF_A_GRID, "Reshape", "ConvLSTM1D", "ConvLSTM2D", "Embedding")
+"""What takes steps that are not one row of features; see value.py."""
 PASSES_MASK = tuple(name for name in ("Dense", *ELEMENTWISE) if name != "RMSNormalization")
 """Of one value; those of several do as well (`supports_masking` of Keras' layers)."""
 DROPS_MASK_IN_KERAS_2 = ("Identity", "Normalization", "Rescaling")
@@ -123,6 +134,4 @@ REASONS = {
     "Conv1DTranspose": "it gives more steps than it gets",
     "Dot": "it puts together other things than the weights and values of an attention pooling",
     "TimeDistributed": "what it distributes does not work on single steps",
-    "ConvLSTM1D": "convolutions within recurrent layers are not supported",
-    "ConvLSTM2D": "convolutions within recurrent layers are not supported",
 }
