@@ -250,6 +250,19 @@ def test_a_state_beyond_its_bound_is_refused(monkeypatch):
     assert "8 floats of state" in refusal([LSTM, DENSE])
 
 
+@pytest.mark.parametrize(("class_name", "arrays"), [("BatchNormalization", 4), ("LayerNormalization", 2)])
+def test_the_features_are_axis_1_inside_of_time_distributed_also_where_there_are_as_many_as_steps(class_name, arrays):
+    inner = {"class_name": class_name, "config": {"axis": 1}}
+    weights = {"norm": [np.arange(1, 4, dtype=np.float32) for _ in range(arrays)]}
+    layers = [layer("TimeDistributed", layer=inner, name="norm"), layer("GlobalMaxPooling1D")]
+    samples = np.random.default_rng(1).standard_normal((2, 3, 3))
+    plain = [layer(class_name, name="norm"), layers[1]]
+
+    found, wanted = (program(each, timesteps=3, weights=weights).whole(samples) for each in (layers, plain))
+
+    np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize("steps", ["5", -1, 10**9, 2.5, True])
 def test_timesteps_out_of_bounds_are_refused(steps):
     file = model_file([LSTM, DENSE])

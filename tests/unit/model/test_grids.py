@@ -98,14 +98,31 @@ def test_buffer_mode_and_keras_itself_take_a_sample_as_the_grid_that_it_is():
 
 def test_what_lies_outside_of_the_grid_is_zero_whatever_the_grid_holds(model):
     """An infinite number beside the border must not become NaN by a product with zero."""
-    value = conv_lstm(model, model.sequence_of(3, 1), 3, padding="same", activation="softsign")
+    value = conv_lstm(model, model.sequence_of(3, 1), 3, padding="same")
     program = finished(model, model.add("Flatten", [value], []), 3 * FILTERS)
     samples = np.zeros((1, 1, program.features), np.float32)
-    samples[:, :, program.inputs[-1].columns if program.inputs[-1].shape else program.inputs[0].columns] = 1e30
+    (grid,) = [each for each in program.inputs if each.shape]
+    samples[:, :, grid.first] = np.inf
     state, one = np.zeros((1, program.state_size), np.float32), np.ones(1, np.int32)
 
     with np.errstate(all="ignore"):
         assert np.isfinite(program.step(samples[:, 0], state, one)[0]).all()
+
+
+@pytest.mark.parametrize("distributed", [True, False])
+def test_the_last_axis_is_another_number_inside_of_time_distributed(model, distributed):
+    def normalised(axis: int) -> Any:
+        value = conv_lstm(model, model.sequence_of(*GRIDS), 2, 2, every=True)
+        weights, config = [model.array(FILTERS), model.array(FILTERS)], {"axis": axis}
+        if not distributed:
+            return model.add("LayerNormalization", [value], weights, **config)
+        inner = {"class_name": "LayerNormalization", "config": config}
+        return model.add("TimeDistributed", [value], weights, layer=inner)
+
+    last, other = (3, 4) if distributed else (4, 3)
+
+    verify(finished(model, model.add("Flatten", [normalised(last)], []), TIMESTEPS * 3 * 2 * FILTERS))
+    refused(model, normalised(other), "its axis is not the last one")
 
 
 GRIDS = (4, 3, 1)

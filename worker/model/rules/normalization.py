@@ -22,7 +22,7 @@ def _over_features(layer: Layer) -> None:
     """Raises ModelNotStreamable for any axis that is or includes time."""
     axis = layer.config.get("axis", -1)
     axes = axis if isinstance(axis, list) else [axis]
-    last = 2 if layer.kind == "sequence" else 1
+    last = 2 if layer.kind == "sequence" and not layer.is_distributed else 1
     if layer.kind == "flat" or any(each not in (-1, last) for each in axes):
         raise layer.refused("it normalises over time, so every step depends on later ones", "normalise over axis=-1")
 
@@ -63,7 +63,7 @@ def batch_normalization(layer: Layer) -> Node:
 def _rows(layer: Layer) -> tuple[int, int] | None:
     """(steps, numbers a step) of parameters that differ from step to step; None where they do not."""
     axis = layer.config.get("axis", -1)
-    over_time = layer.kind == "sequence" and axis in (1, -2)
+    over_time = layer.kind == "sequence" and not layer.is_distributed and axis in (1, -2)
     if not over_time and not (layer.kind == "flat" and axis in (-1, 1)):
         _over_features(layer)
         return None
