@@ -20,6 +20,8 @@ from worker.model.rules.recurrent import check_recurrent, output_kind
 
 PRODUCTS_MAX = 1 << 22
 """Places that all windows of one step look at."""
+BLOCK_NUMBERS = 1 << 15
+"""Of the answers of some streams; what is computed on the way to more no longer fits the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,15 @@ def _conv_lstm(layer: Layer, rank: int) -> Node:
             out[:, t] = h.reshape(len(x), floats)
         return out
 
-    return Node(layer.name, layer.class_name, output_kind(layer), floats, 2 * floats, step, whole, shape=shape)
+    def in_blocks(x: Any, state: Any, steps: Any) -> Any:
+        rows, out = max(1, BLOCK_NUMBERS // floats), np.empty((len(x), floats), np.float32)
+        for start in range(0, len(x), rows):
+            block = slice(start, start + rows)
+            out[block], state[block] = step(np, x[block], state[block], steps[block])
+        return out
+
+    kind = output_kind(layer)
+    return Node(layer.name, layer.class_name, kind, floats, 2 * floats, step, whole, shape=shape, in_place=in_blocks)
 
 
 def _axes(layer: Layer, rank: int) -> tuple[list[Axis], int]:
