@@ -11,6 +11,11 @@ class WorkerError(Exception):
     """Base of all errors that the worker raises on purpose."""
 
 
+def printable(text: str, kept: str = "") -> str:
+    """With escapes for line breaks, control characters and whatever else a terminal acts on or cannot show."""
+    return "".join(each if each.isprintable() or each in kept else repr(each)[1:-1] for each in text)
+
+
 class UserError(WorkerError):
     """Raised when a person can mend the cause; printed as one line `what is wrong: what to do`.
 
@@ -20,15 +25,23 @@ class UserError(WorkerError):
     """
 
     exit_code = 2
+    _kept = ""
+    """Characters that are written as they are although they are not printable."""
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(f"{message}: {hint}" if hint else message)
-        self.message = message
-        self.hint = hint
+        self.message = printable(message, self._kept)
+        self.hint = printable(hint, self._kept)
+        super().__init__(f"{self.message}: {self.hint}" if hint else self.message)
 
 
 class ConfigError(UserError):
     """Raised when a setting, a topic or the environment cannot be used; the worker does not join the group."""
+
+
+class SettingsRefused(ConfigError):
+    """Raised when settings cannot be used, with one line for each."""
+
+    _kept = "\n"
 
 
 class ModelNotStreamable(UserError):

@@ -13,10 +13,10 @@ import numpy as np
 
 FOLDER = Path(__file__).parent / "graphs"
 FEATURES, TIMESTEPS, SEQUENCES = 3, 12, 4
-MASK_VALUES = {"masked_recurrent": 0.0, "masked_average": -1.0, "masked_flatten": 0.0}
+MASK_VALUES = {"masked_recurrent": 0.0, "masked_average": -1.0, "masked_flatten": 0.0, "masked_per_step": 0.0}
 ALSO_HDF5 = (
     *("shared_layers", "nested_models", "masked_recurrent", "strided_windows", "normalisations"),
-    *("cells", "causal_attention"),
+    *("cells", "causal_attention", "masked_per_step"),
 )
 
 
@@ -223,6 +223,31 @@ def together(keras):
     return {each.__name__: (each, steps[each]) for each in steps}
 
 
+def per_step(keras):
+    """As `functional`: models that give one output per step."""
+    lay = keras.layers
+    every = {"return_sequences": True}
+
+    def one_per_step(x):
+        return lay.Dense(1, activation="sigmoid")(lay.LeakyReLU()(lay.LSTM(4, **every)(x)))
+
+    def masked_per_step(x):
+        y = lay.GRU(3, **every)(lay.Masking()(x))
+        y = lay.LSTM(4, **every, zero_output_for_mask=True)(lay.Dense(3)(y))
+        return lay.TimeDistributed(lay.Dense(3, activation="softmax"))(y)
+
+    def windows_per_step(x):
+        y = lay.LSTM(4, **every)(lay.Conv1D(4, 3, activation="relu")(x))
+        return lay.Softmax()(lay.Dense(3)(lay.Conv1D(3, 2, padding="causal")(y)))
+
+    def per_step_and_last(x):
+        y = lay.LSTM(4, **every)(x)
+        return [lay.Dense(1, activation="sigmoid")(y), lay.Dense(2, activation="softmax")(lay.GRU(3)(y))]
+
+    found = one_per_step, masked_per_step, windows_per_step, per_step_and_last
+    return {each.__name__: (each, TIMESTEPS if each is one_per_step else None) for each in found}
+
+
 def models(keras):
     """Name → model, number of steps where it is fixed."""
     yield from functional_models(keras, functional(keras))
@@ -230,6 +255,7 @@ def models(keras):
         keras.utils.set_random_seed(len(name))
         yield name, keras.Sequential([keras.layers.Input((steps, FEATURES)), *layers], name=name), steps
     yield from functional_models(keras, together(keras))
+    yield from functional_models(keras, per_step(keras))
 
 
 def functional_models(keras, functions):
@@ -246,9 +272,15 @@ def weight(generator, variable):
 
 
 def answers(model, inputs):
-    """What Keras predicts for the sequences, (N, K)."""
+    """What Keras predicts for the sequences, (N, T, K): an output of the sequence is step T's, those for each step end
+    with it, and where there is none it is NaN."""
     found = model(inputs, training=False)
-    return np.concatenate([np.asarray(each) for each in (found if isinstance(found, list) else [found])], axis=1)
+    parts = []
+    for output in found if isinstance(found, list) else [found]:
+        known = np.asarray(output) if len(output.shape) == 3 else np.asarray(output)[:, None]
+        before = np.full((len(inputs), inputs.shape[1] - known.shape[1], known.shape[2]), np.nan, np.float32)
+        parts.append(np.concatenate([before, known], axis=1))
+    return np.concatenate(parts, axis=2)
 
 
 def main() -> None:
@@ -263,12 +295,11 @@ def main() -> None:
         inputs = generator.standard_normal((SEQUENCES, TIMESTEPS, FEATURES)).astype(np.float32)
         if name in MASK_VALUES:
             inputs[[0, 1, 1, 2, 2, 3], [3, 1, 2, 5, 6, TIMESTEPS - 1]] = MASK_VALUES[name]
-        last = answers(model, inputs)
-        prefixes = np.full((SEQUENCES, TIMESTEPS, last.shape[1]), np.nan, np.float32)
-        prefixes[:, -1] = last
+        prefixes = answers(model, inputs)
         shortest = 7  # the longest window of all models needs six steps
         for step in range(shortest, TIMESTEPS) if steps is None else ():
-            prefixes[:, step - 1] = answers(model, inputs[:, :step])
+            at = prefixes[:, step - 1]
+            prefixes[:, step - 1] = np.where(np.isnan(at), answers(model, inputs[:, :step])[:, -1], at)
         model.save(FOLDER / f"{name}.keras")
         if name in ALSO_HDF5:
             model.save(FOLDER / f"{name}.h5")

@@ -199,7 +199,7 @@ def keras_predictions(model: Path, recordings: list[Recording], folder: Path) ->
     np.save(samples, np.stack([recording.features for recording in recordings]))
     command = [sys.executable, "-m", "worker.model.training", str(model), str(samples), str(predictions)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=(folder / "keras.log").open("wb"))
-    return np.asarray(np.load(predictions), np.float32)
+    return np.asarray(np.load(predictions)[:, -1], np.float32)
 
 
 class WorkerProcess:

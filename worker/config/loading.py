@@ -18,7 +18,7 @@ from worker.config.checks import contradictions
 from worker.config.kafka_properties import flattened
 from worker.config.secrets import is_secret, resolve
 from worker.config.settings import ENVIRONMENT_DELIMITER, ENVIRONMENT_PREFIX, Settings
-from worker.errors import ConfigError
+from worker.errors import ConfigError, SettingsRefused
 
 PASS_THROUGH = ("properties", "consumer", "producer")
 """Tables of [kafka] whose keys are librdkafka's."""
@@ -43,10 +43,10 @@ def load_settings(file: Path | None = None, overrides: Sequence[str] = ()) -> Se
     try:
         settings = Settings(**resolved)
     except ValidationError as error:
-        raise ConfigError("\n".join(_line(each, layers) for each in error.errors(include_url=False))) from error
+        raise SettingsRefused("\n".join(_line(each, layers) for each in error.errors(include_url=False))) from error
     problems = list(contradictions(settings))
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise SettingsRefused("\n".join(problems))
     settings.references.update(references)
     return settings
 

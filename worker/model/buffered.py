@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,12 @@ import numpy as np
 from worker.core.types import Float32Array
 from worker.errors import ModelNotStreamable
 from worker.model.activations import activation_name
-from worker.model.compile import HEADS
 from worker.model.files.reading import open_model_file
-from worker.model.inputs import ModelInput, only_ids, split
+from worker.model.graph import stated_shapes
+from worker.model.heads import HEADS
+from worker.model.inputs import ModelInput, inputs_of, only_ids, split
 from worker.model.program import Node, StepProgram
+from worker.model.tensorflow_log import start_notes_left_out
 from worker.model.training import keras_inputs, keras_model_inputs
 
 ROWS_MAX = 256
@@ -36,18 +37,21 @@ def load_buffered(path: Path, timesteps: int | None = None) -> StepProgram:
     """The model as a program of one node. `timesteps` where the file does not fix them: then they bound the buffer.
 
     Imports TensorFlow. Raises ModelNotStreamable for a file that the reader or Keras refuses, for a model without
-    bounds, and for one that does not end in sigmoid or softmax.
+    bounds, and for one that does not end in one sigmoid or softmax of the whole sequence.
     """
     with open_model_file(path) as file:
-        configuration = file.configuration
+        configuration, stated = file.configuration, stated_shapes(file)
+    # Before Keras takes its time, which reads some old files with other shapes; what inputs of ids are, it must tell.
+    if stated and all(shape is not None for _, shape in stated) and "Embedding" not in json.dumps(configuration):
+        inputs_of(str(path), stated, {})
     model = _loaded(path)
     inputs, fixed = keras_model_inputs(path, model)
+    activation = _without_activation(path, model)
     length = fixed or timesteps
     if length is None:
         raise ModelNotStreamable(
             f"{path} does not fix the number of steps", "set sequence.length, or --timesteps of `lstm-worker check`"
         )
-    activation = _without_activation(path, model)
     weights = [np.asarray(each, np.float32) for each in model.get_weights()]
     return buffered_program(
         name=str(configuration.get("config", {}).get("name", path.stem)),
@@ -117,9 +121,9 @@ def buffered_program(
 
 
 def _loaded(path: Path) -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import keras
+        with start_notes_left_out():
+            import keras
     except ModuleNotFoundError as error:
         raise ModelNotStreamable("buffer mode runs the model by Keras, which is not installed", "install it") from error
     try:
@@ -128,23 +132,43 @@ def _loaded(path: Path) -> Any:
     except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise ModelNotStreamable(
-            f"Keras does not load {path}: {reason}", "save it with the Keras that is installed"
+            f"Keras {keras.__version__} does not load {path}: {reason}",
+            "build the model in this Keras, give it the weights, and save it with model.save('model.keras')",
         ) from error
 
 
 def _without_activation(path: Path, model: Any) -> str:
     """Turn the head's activation off, so that the model gives logits; returns its name."""
+    import keras
+
+    shapes = model.output_shape
+    if not isinstance(shapes, tuple):
+        raise ModelNotStreamable(f"{path} has {len(shapes)} outputs", "buffer mode serves models of one output")
+    if len(shapes) != 2:
+        raise ModelNotStreamable(
+            f"{path} gives one output per step, of which each may depend on later samples",
+            "buffer mode serves models of one output per sequence; causal ones are stepped: leave out --mode buffer",
+        )
     head = model.layers[-1]
     name = activation_name(getattr(getattr(head, "activation", None), "__name__", None))
-    if name not in HEADS:
+    if name not in HEADS or not isinstance(head, keras.layers.Dense | keras.layers.Activation):
         raise ModelNotStreamable(
             f"{path} ends in {type(head).__name__} {head.name!r} with activation {name!r}",
             "buffer mode serves models that end in a Dense or Activation layer with sigmoid or softmax",
         )
-    import keras
-
+    if _calls(model, head.name) > 1:
+        raise ModelNotStreamable(
+            f"{path} calls its last layer {head.name!r} more than once",
+            "buffer mode serves models whose head is used once",
+        )
     head.activation = keras.activations.linear
     return str(name)
+
+
+def _calls(model: Any, name: str) -> int:
+    """Of the layer of a functional model; in a Sequential each is called once."""
+    layers = model.get_config().get("layers", [])
+    return max((len(each.get("inbound_nodes", ())) for each in layers if each["config"].get("name") == name), default=1)
 
 
 def _evaluation(model: Any, inputs: tuple[ModelInput, ...], fixed: int | None) -> Evaluate:

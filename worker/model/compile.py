@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from worker.errors import ModelNotStreamable
-from worker.model.activations import activation_name
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import Array
 from worker.model.graph import INPUT, Graph, Origin, Place, read_graph
+from worker.model.heads import could_be_buffered, heads_of
 from worker.model.masks import check_mask, masks_of, passes_mask
 from worker.model.program import ALWAYS, Node, StepProgram, Wiring
-from worker.model.rules.context import Layer
+from worker.model.rules.context import OR_BUFFER, Layer
 from worker.model.rules.positions import at_each_position
 from worker.model.rules.table import (
     FLATTENING,
-    IGNORED,
     OF_A_GRID,
     OPERATIONS,
     POSITION_WISE,
@@ -41,15 +39,18 @@ from worker.model.value import Value
 
 STATE_FLOATS_MAX = 1 << 20
 """Of one stream: 4 MiB."""
-BUFFER = "train it without this layer, or keep the samples and run all of it by model.mode = 'buffer' (--mode buffer)"
-HEADS = ("sigmoid", "softmax")
 
 
 def compile_model(file: ModelFile, timesteps: int | None = None) -> StepProgram:
     """Raises ModelNotStreamable naming the layer, the reason and the way out."""
     graph = read_graph(file)
     compiler = _Compiler(file, graph, graph.timesteps or timesteps)
-    return compiler.program()
+    try:
+        return compiler.program()
+    except ModelNotStreamable as error:
+        if could_be_buffered(graph) or not error.hint.endswith(OR_BUFFER):
+            raise
+        raise ModelNotStreamable(error.message, error.hint.removesuffix(OR_BUFFER)) from error
 
 
 class _Compiler:
@@ -64,7 +65,7 @@ class _Compiler:
         shape = graph.inputs[0].shape if len(graph.inputs) == 1 else None
         self._values: dict[int, Value] = {INPUT: Value(INPUT, self._features, "sequence", shape=shape)}
         self._origins: dict[int, Origin] = {}
-        self._heads, self._activations = _heads(graph)
+        self._heads, self._activations = heads_of(graph)
 
     def program(self) -> StepProgram:
         """Place after place, then the whole."""
@@ -73,6 +74,11 @@ class _Compiler:
         outputs = [self._values[each] for each in self._graph.outputs]
         for output in outputs:
             self._check_end(output)
+        if {output.kind for output in outputs} >= {"sequence", "end"}:
+            raise ModelNotStreamable(
+                f"{self._file.path} gives one output per step and another that is known at the last step only",
+                "serve the two as models of their own",
+            )
         program = StepProgram(
             name=self._graph.name,
             features=self._features,
@@ -124,7 +130,11 @@ class _Compiler:
     def _by_rule(self, layer: Layer, inputs: list[Value], is_head: bool) -> Value:
         rule = RULES.get(layer.class_name)
         if rule is None:
-            way_out = BUFFER if layer.class_name in REASONS else "the layers that can be stepped are in docs/models.md"
+            way_out = (
+                f"train it without this layer{OR_BUFFER}"
+                if layer.class_name in REASONS
+                else "the layers that can be stepped are in docs/models.md"
+            )
             if layer.class_name == "Lambda":
                 way_out = "build the model from Keras' own layers"
             raise layer.refused(REASONS.get(layer.class_name, "this class of layer is not known"), way_out)
@@ -133,6 +143,7 @@ class _Compiler:
         if layer.widths:
             check_alike(layer, inputs)
         if is_head and layer.class_name != "Dense":
+            check_mask(layer, masks_of(layer, inputs), self._origins)
             return inputs[0]
         is_at_positions = layer.shape is not None and layer.class_name in POSITION_WISE
         node = at_each_position(layer, layer.shape or (), rule) if is_at_positions else rule(layer)
@@ -236,10 +247,12 @@ class _Compiler:
             )
         if output.kind == "flat":
             raise ModelNotStreamable(f"{self._file.path} ends with Flatten", "a classifier ends with Dense")
-        if output.kind == "sequence":
+        if output.number == INPUT:
+            raise ModelNotStreamable(f"{self._file.path} gives its samples back", "a classifier ends with Dense")
+        if output.kind == "sequence" and output.schedule.every > 1:
             raise ModelNotStreamable(
-                f"{self._file.path} gives one output per step, not one per sequence",
-                "end it with return_sequences=False or with Flatten and Dense",
+                f"{self._file.path} gives one output every {output.schedule.every} steps",
+                "train it without strides for one at every step, or end it with return_sequences=False",
             )
 
     def _fingerprint(self) -> str:
@@ -293,30 +306,6 @@ def _distributed(layer: Layer) -> Layer:
     if not served or not isinstance(class_name, str) or not isinstance(config, dict):
         raise layer.refused("what it distributes does not work on single steps", "distribute a Dense layer")
     return replace(layer, class_name=class_name, config={**config, "name": layer.name})
-
-
-def _heads(graph: Graph) -> tuple[set[int], list[str]]:
-    """The places whose activation turns logits into outputs, and for each output that activation, or linear."""
-    found = [_head(graph, output) for output in graph.outputs]
-    return {number for number, name in found if name != "linear"}, [name for _, name in found]
-
-
-def _head(graph: Graph, output: int) -> tuple[int, str]:
-    consumers = Counter(each for place in graph.places for each in place.inputs)
-    while (
-        output != INPUT and graph.places[output - 1].class_name in IGNORED and len(graph.places[output - 1].inputs) == 1
-    ):
-        output = graph.places[output - 1].inputs[0]
-    if output == INPUT or consumers[output] > 1 or graph.outputs.count(output) > 1:
-        return output, "linear"
-    place = graph.places[output - 1]
-    if place.class_name == "Softmax" and place.config.get("axis", -1) in (-1, [-1]):
-        return output, "softmax"
-    operation = OPERATIONS.get(place.class_name)
-    name = activation_name((operation[1] if operation else place.config).get("activation"))
-    if (place.class_name in ("Dense", "Activation") or operation) and name in HEADS:
-        return output, str(name)
-    return output, "linear"
 
 
 _IRRELEVANT = ("name", "trainable", "dtype", "batch_shape", "batch_input_shape", "build_config", "seed", "rate")

@@ -95,6 +95,13 @@ def read_graph(file: ModelFile) -> Graph:
     return Graph(str(_inner(file.configuration).get("name") or "model"), inputs, timesteps, places, tuple(outputs))
 
 
+def stated_shapes(file: ModelFile) -> list[tuple[str, Any]]:
+    """Name and shape of each input as the file has them, None where it does not say."""
+    return (
+        _Reader(file).input_shapes(file.configuration) if file.configuration.get("class_name") in MODEL_CLASSES else []
+    )
+
+
 class _Reader:
     """Collects the places of a model and of those nested in it."""
 

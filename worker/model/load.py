@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worker.errors import ModelNotStreamable
+from worker.errors import ModelNotStreamable, printable
 from worker.model.buffered import load_buffered
 from worker.model.compile import compile_model
 from worker.model.files.reading import open_model_file
 from worker.model.program import StepProgram
+from worker.model.rules.context import OR_BUFFER
 
 
 def load_program(
@@ -28,6 +29,7 @@ def load_program(
         try:
             return compile_model(file, timesteps)
         except ModelNotStreamable as error:
-            if str(path) in error.message:
-                raise
-            raise ModelNotStreamable(f"{path}: {error.message}", error.hint) from error
+            message = error.message if printable(str(path)) in error.message else f"{path}: {error.message}"
+            # Weights without their model cannot be run by Keras.
+            hint = error.hint if architecture is None else error.hint.removesuffix(OR_BUFFER)
+            raise ModelNotStreamable(message, hint) from error

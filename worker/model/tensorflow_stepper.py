@@ -6,7 +6,6 @@ shapes are left open in the trace, so no batch is traced or padded anew.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,15 @@ import numpy as np
 from worker.core.types import Float32Array, Int32Array, Int64Array
 from worker.core.waves import waves
 from worker.model.program import StepProgram
+from worker.model.tensorflow_log import start_notes_left_out
 
 
 class TensorFlowStepper:
     """Steps `worker.ports.Stepper`'s contract. Imports TensorFlow when it is made. One thread at a time."""
 
     def __init__(self, program: StepProgram) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        import tensorflow as tf
+        with start_notes_left_out():
+            import tensorflow as tf
 
         self.features = program.features
         self.state_size = program.state_size

@@ -15,7 +15,7 @@ from worker.model.activations import activation
 from worker.model.program import Node
 from worker.model.rules.attention import attention_pooling
 from worker.model.rules.cells import layers_of_cells
-from worker.model.rules.context import Layer, weighted
+from worker.model.rules.context import OR_BUFFER, Layer, weighted
 from worker.model.rules.convolution import zeros_before
 from worker.model.rules.elementwise import stateless
 from worker.model.rules.table import ATTENTION, NOTHING_AT_INFERENCE, RULES, WINDOWS
@@ -27,11 +27,11 @@ NEXT = {
     JOINED: ("a flattened sequence joined with something else must be followed by Dense", "put Dense right behind it"),
     WEIGHTS: (
         "a softmax over time must be multiplied with a sequence, and that summed over time",
-        "end the attention in Multiply and a sum over axis=1, or --mode buffer",
+        f"end the attention in Multiply and a sum over axis=1{OR_BUFFER}",
     ),
     WEIGHTED: (
         "a sequence weighted by a softmax over time must be summed over time",
-        "end the attention in a sum over axis=1, or --mode buffer",
+        f"end the attention in a sum over axis=1{OR_BUFFER}",
     ),
 }
 """What an unfinished value of each kind needs, and the way out where it does not get it."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from worker.core.types import Float32Array
 from worker.model.inputs import ModelInput, inputs_of, split
+from worker.model.tensorflow_log import start_notes_left_out
 
 
 def train_reference(
@@ -33,8 +33,8 @@ def train_reference(
     features (N, T, F), positive (N,): the label of each sequence. Adam on binary cross-entropy. Equal arguments on
     one machine give equal weights. `on_epoch` is called with 1 after each epoch. Imports TensorFlow.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # start-up notes about CPU instructions, not for the user
-    import keras
+    with start_notes_left_out():
+        import keras
 
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
@@ -60,10 +60,14 @@ def train_reference(
 
 
 def predict(path: Path, features: Float32Array) -> Float32Array:
-    """`model.predict` of whole sequences (N, T, F) → (N, K), by Keras itself; several inputs are split as samples are,
-    several outputs follow one another. Imports TensorFlow."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
+    """`model.predict` of whole sequences (N, T, F) → (N, T, K), by Keras itself; several inputs are split as samples
+    are, several outputs follow one another.
+
+    One output per sequence is step T's; of one per step the last is step T's, the one before it that of step T - 1, and
+    so on. NaN where Keras has no output. Imports TensorFlow.
+    """
+    with start_notes_left_out():
+        import keras
 
     model = keras.models.load_model(path, compile=False)
     inputs, _ = keras_model_inputs(path, model)
@@ -71,7 +75,15 @@ def predict(path: Path, features: Float32Array) -> Float32Array:
     if isinstance(found, dict):
         found = [found[key] for key in sorted(found)]
     outputs = found if isinstance(found, list | tuple) else [found]
-    return np.concatenate([np.asarray(each, np.float32) for each in outputs], axis=-1)
+    return np.concatenate([by_step(np.asarray(each, np.float32), features.shape[1]) for each in outputs], axis=-1)
+
+
+def by_step(output: Float32Array, timesteps: int) -> Float32Array:
+    """What Keras predicts, (N, K) of the sequence or (N, T', K) of its last T' steps → (N, T, K), NaN elsewhere."""
+    found = output[:, None] if output.ndim == 2 else output
+    filled = np.full((len(found), timesteps, found.shape[2]), np.nan, np.float32)
+    filled[:, timesteps - found.shape[1] :] = found
+    return filled
 
 
 def keras_model_inputs(path: Path, model: Any) -> tuple[tuple[ModelInput, ...], int | None]:

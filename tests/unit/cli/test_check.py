@@ -123,7 +123,9 @@ def test_check_gives_keras_grids_where_the_model_takes_grids(cli):
 
 
 def test_check_refuses_a_model_that_differs_from_keras(cli, monkeypatch):
-    monkeypatch.setattr(check, "_predicted_by_keras", lambda _model, samples: np.full((len(samples), 1), 0.5, "f4"))
+    monkeypatch.setattr(
+        check, "_predicted_by_keras", lambda _model, samples: np.full((*samples.shape[:2], 1), 0.5, "f4")
+    )
 
     ended = cli("check", str(GOLDENS / "lstm_flatten.keras"))
 

@@ -124,7 +124,7 @@ def test_a_head_that_gives_no_probability_and_code_in_a_file_are_refused(keras, 
     keras.Sequential([keras.Input((T, F)), layers.Lambda(lambda x: x), layers.Dense(1, activation="sigmoid")]).save(
         tmp_path / "code.keras"
     )
-    with pytest.raises(ModelNotStreamable, match="Keras does not load"):
+    with pytest.raises(ModelNotStreamable, match=r"Keras [\d.]+ does not load"):
         load_buffered(tmp_path / "code.keras")
 
 

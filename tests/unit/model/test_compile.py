@@ -222,8 +222,6 @@ def test_weights_of_other_shapes_than_the_configuration_implies_are_refused(weig
 @pytest.mark.parametrize(
     ("layers", "said"),
     [
-        ([EVERY_STEP], "one output per step"),
-        ([EVERY_STEP, DENSE], "one output per step"),
         ([EVERY_STEP, layer("Flatten")], "ends with Flatten"),
         ([LSTM, LSTM, DENSE], "return_sequences=True in the layer before"),
         ([EVERY_STEP, layer("Flatten"), LSTM], "no sequence reaches it"),

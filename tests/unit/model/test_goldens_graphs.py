@@ -1,4 +1,7 @@
-"""Graphs, windows, masks and normalisations saved by Keras, and what it predicted for every prefix (make_graphs.py)."""
+"""Graphs, windows, masks and normalisations saved by Keras, and what it predicted for every prefix (make_graphs.py).
+
+Of a model with one output per step it is every step of what Keras predicted for the whole sequence.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,9 @@ def test_every_prefix_says_what_keras_predicts_for_it(file):
         numbers = np.full(count, step, np.int32)
         outputs = program.outputs_of(stepper.step_batch(np.arange(count), inputs[:, step - 1], states, numbers))
         wanted = prefixes[:, step - 1]
-        if step >= program.exact_from and not np.isnan(wanted).all():
-            assert largest_difference(outputs, wanted) <= 1e-6, step
+        known = ~np.isnan(wanted).all(axis=0)
+        if step >= program.exact_from and known.any():
+            assert largest_difference(outputs[:, known], wanted[:, known]) <= 1e-6, step
             compared += 1
     assert compared == np.count_nonzero(~np.isnan(prefixes).all(axis=(0, 2)))
 

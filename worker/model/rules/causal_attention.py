@@ -14,7 +14,7 @@ import numpy as np
 from worker.model.activations import softmax
 from worker.model.files.weights import WAY_OUT, Array
 from worker.model.program import Node
-from worker.model.rules.context import UNITS_MAX, Layer, is_whole, shown
+from worker.model.rules.context import OR_BUFFER, UNITS_MAX, Layer, is_whole, shown
 
 Parts = Callable[[Any, Any], tuple[Any, Any]]
 """(xp, the values of a step (…, F)) → what it asks with (…, Q), the row that is kept of it (…, R)."""
@@ -129,7 +129,7 @@ def _attending(layer: Layer, row: int, width: int, parts: Parts, answer: Answer)
 def _inputs(layer: Layer) -> tuple[int, int, int]:
     """The features of query, value and key. Raises ModelNotStreamable where a step looks at later ones."""
     if not layer.flag("use_causal_mask"):
-        way_out = "call it with use_causal_mask=True, use attention pooling, or --mode buffer"
+        way_out = f"call it with use_causal_mask=True, use attention pooling{OR_BUFFER}"
         raise layer.refused("attention without a causal mask needs the whole window", way_out)
     if len(layer.widths) not in (2, 3):
         raise layer.refused(f"it is called with {len(layer.widths) or 1} value(s)", "call it with query and value")

@@ -11,6 +11,8 @@ from worker.errors import ModelNotStreamable
 from worker.model.files.weights import WAY_OUT, Array
 
 UNITS_MAX = 1 << 16
+OR_BUFFER = ", or keep the samples and run all of it by model.mode = 'buffer' (--mode buffer)"
+"""The end of a way out; the compiler takes it away where buffer mode would refuse the model, too."""
 
 
 @dataclass(slots=True)
@@ -42,9 +44,7 @@ class Layer:
     given_mask: frozenset[tuple[int, float]] | None = None
     """The origins of the mask that the file says it is called with; None where the file leaves that to Keras."""
 
-    def refused(
-        self, reason: str, way_out: str = "train it without this layer, or see model.mode = 'buffer'"
-    ) -> ModelNotStreamable:
+    def refused(self, reason: str, way_out: str = f"train it without this layer{OR_BUFFER}") -> ModelNotStreamable:
         """The error that names this layer."""
         return ModelNotStreamable(f"layer {self.name!r} ({self.class_name}) cannot be stepped: {reason}", way_out)
 

@@ -13,7 +13,7 @@ import numpy as np
 from worker.model.activations import activation
 from worker.model.files.weights import WAY_OUT
 from worker.model.program import Node
-from worker.model.rules.context import Layer, is_whole, shown, weighted
+from worker.model.rules.context import OR_BUFFER, Layer, is_whole, shown, weighted
 from worker.model.schedule import Schedule
 
 WINDOW_MAX = 1 << 12
@@ -107,7 +107,7 @@ def zeros_before(layer: Layer) -> int:
     """Of `ZeroPadding1D`. Raises ModelNotStreamable where it also pads the end."""
     left, right = _ends(layer, "padding")
     if right:
-        way_out = f"train with ZeroPadding1D(({left + right}, 0)), or --mode buffer"
+        way_out = f"train with ZeroPadding1D(({left + right}, 0)){OR_BUFFER}"
         raise layer.refused("zeros after the sequence are known only at its end", way_out)
     return left
 
@@ -183,9 +183,7 @@ def _is_causal(layer: Layer) -> bool:
         raise layer.refused("it takes channels first", "build the model with data_format='channels_last'")
     padding = layer.config.get("padding", "valid")
     if padding == "same":
-        raise layer.refused(
-            "padding='same' looks at later steps", "train the model with padding='causal', or --mode buffer"
-        )
+        raise layer.refused("padding='same' looks at later steps", f"train the model with padding='causal'{OR_BUFFER}")
     if padding not in ("valid", "causal"):
         raise layer.refused(f"padding is {shown(padding)}", WAY_OUT)
     return bool(padding == "causal")
