@@ -38,7 +38,9 @@ def test_a_bidirectional_model_answers_at_its_last_step_and_not_before(job):
     assert abs(outputs[-1]["probability"] - 1 / (1 + np.exp(-logit))) < 1e-6
 
 
-@pytest.mark.parametrize("name", ["strided_windows", "two_heads", "masked_recurrent", "skip_connections"])
+@pytest.mark.parametrize(
+    "name", ["strided_windows", "two_heads", "masked_recurrent", "skip_connections", "masked_per_step"]
+)
 def test_a_graph_publishes_what_its_float64_evaluation_says_and_null_before_its_first_window(job, name):
     program = load_program(GRAPHS / f"{name}.keras")
     steps = program.timesteps or 8

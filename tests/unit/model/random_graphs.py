@@ -91,9 +91,27 @@ def end(model: RandomModel, value: Any, width: int, static: Any) -> Any:
         last, more = model.summary(value, width)
         beside, width = static
         return head(model, model.add("Concatenate", [last, beside], []), more + width)
+    if model.random.random() < 0.25:
+        return one_per_step(model, value, width)
     if model.fixed and model.random.random() < 0.5 and model.steps_of(value):
         return flattened(model, value, width)
     return head(model, *model.summary(value, width))
+
+
+def one_per_step(model: RandomModel, value: Any, width: int) -> Any:
+    """A head at every step, at times beside one of the whole sequence; with strides there is none to be served."""
+    if not model.has_every_step(value):
+        return head(model, *model.summary(value, width))
+    model.parts.add("one output per step")
+    if model.random.random() < 0.3:
+        units = model.random.randint(1, 3)
+        config = {"units": units, "activation": "sigmoid"}
+        inner = {"class_name": "Dense", "config": config}
+        return model.add("TimeDistributed", [value], [model.array(width, units), model.array(units)], layer=inner)
+    if model.random.random() < 0.4:
+        model.parts.add("one output per step and one of the sequence")
+        return [one_head(model, value, width), one_head(model, *model.summary(value, width))]
+    return head(model, value, width)
 
 
 def branched(model: RandomModel, value: Any, width: int) -> tuple[Any, int]:

@@ -89,6 +89,11 @@ class RandomModel:
         """How many values of a sequence of TIMESTEPS there are."""
         return len(self.program(self.add("GlobalMaxPooling1D", [value], [])).new_steps(TIMESTEPS))
 
+    def has_every_step(self, value: Any) -> bool:
+        """Whether there is a value at each step from the first one on that there is."""
+        new = self.program(self.add("GlobalMaxPooling1D", [value], [])).new_steps(TIMESTEPS)
+        return new == list(range(TIMESTEPS + 1 - len(new), TIMESTEPS + 1)) and len(new) > 1
+
     def another_input(self, width: int, is_static: bool) -> Any:
         """Behind the others, or in front of them."""
         self.parts.add("a static input" if is_static else "two sequences")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,6 +20,7 @@ from worker.model.inputs import ModelInput
 from worker.model.load import load_program
 from worker.model.numpy_stepper import NumpyStepper
 from worker.model.readout import Readout
+from worker.model.tensorflow_log import start_notes_left_out
 
 T, F = 5, 2
 
@@ -126,6 +129,45 @@ def test_a_head_that_gives_no_probability_and_code_in_a_file_are_refused(keras, 
     )
     with pytest.raises(ModelNotStreamable, match=r"Keras [\d.]+ does not load"):
         load_buffered(tmp_path / "code.keras")
+
+
+def test_ends_that_buffer_mode_does_not_serve_are_named(keras, tmp_path):
+    layers = keras.layers
+    backward = layers.Bidirectional(layers.GRU(2, return_sequences=True))
+    given = keras.Input((T, F))
+    last = layers.GRU(2, go_backwards=True)(given)
+    twice = layers.Dense(2, activation="sigmoid")
+    ends = {
+        "one output per step": layers.Dense(1, activation="sigmoid")(backward(given)),
+        "has 2 outputs": [layers.Dense(1, activation="sigmoid")(last) for _ in range(2)],
+        "ends in GRU": layers.GRU(2, activation="sigmoid", go_backwards=True)(given),
+        "more than once": twice(twice(last)),
+    }
+    for said, outputs in ends.items():
+        keras.Model(given, outputs).save(tmp_path / "model.keras")
+        with pytest.raises(ModelNotStreamable, match=said):
+            load_buffered(tmp_path / "model.keras")
+
+
+def test_an_old_file_without_steps_is_refused_for_its_dimensions_not_for_its_length(tmp_path):
+    dense = {"name": "d", "units": 1, "activation": "sigmoid", "batch_input_shape": [None, 4]}
+    configuration = {"class_name": "Sequential", "config": {"layers": [{"class_name": "Dense", "config": dense}]}}
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file.attrs["model_config"] = json.dumps(configuration)
+        file.attrs["keras_version"] = "2.2.4"
+        file.create_group("model_weights").attrs["layer_names"] = [b"d"]
+
+    with pytest.raises(ModelNotStreamable, match="takes input of 2 dimensions"):
+        load_buffered(tmp_path / "old.h5")
+
+
+def test_notes_of_tensorflow_are_left_out_and_all_else_is_written(capfd):
+    with start_notes_left_out():
+        os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n")
+        os.write(2, b"I0000 00:00:1795580832.142613    7691 port.cc:153] oneDNN custom operations are on.\n")
+        os.write(2, b"a line of somebody else\n")
+
+    assert capfd.readouterr().err == "a line of somebody else\n"
 
 
 def test_weights_alone_are_no_model(tmp_path):

@@ -229,7 +229,7 @@ def test_weights_of_other_shapes_than_the_configuration_implies_are_refused(weig
         ([EVERY_STEP, layer("Flatten", data_format="channels_first"), DENSE], "channels first"),
     ],
 )
-def test_an_architecture_without_one_output_per_sequence_is_refused(layers, said):
+def test_an_architecture_that_ends_in_no_output_is_refused(layers, said):
     assert said in refusal(layers)
 
 

@@ -24,17 +24,9 @@ PARTS_OF_SEVERAL_LAYERS = (
     *("a cell", "stacked cells", "zeros before a window", "a range of steps", "a step from the front"),
     *("a step from the end", "attention pooling", "attention pooling by Dot"),
     *("numbers for each step", "numbers for each step, flattened", "several heads"),
-    *(
-        "two sequences",
-        "a static input",
-        "ids",
-        "ids, 0 masked",
-        "a mask",
-        "masks merged",
-        "a mask on a branch",
-        "zeros for masked steps",
-    ),
-    *("a grid flattened", "grids flattened step by step"),
+    *("two sequences", "a static input", "ids", "ids, 0 masked", "a mask", "masks merged", "a mask on a branch"),
+    *("zeros for masked steps", "a grid flattened", "grids flattened step by step"),
+    *("one output per step", "one output per step and one of the sequence"),
     *("joined with a flattened sequence", "joined with a sum over all steps", "each number of a flattened sequence"),
 )
 """What the class of a single layer does not show."""
