@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from worker.cli import check
+from worker.model.load import load_program
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
 
@@ -140,3 +141,20 @@ def test_check_says_in_one_line_why_keras_has_no_predictions(cli, monkeypatch):
 
     assert ended.code == 0
     assert "not compared with Keras: its process ended with 1" in ended.out
+
+
+@pytest.mark.parametrize(("wrong_at", "code"), [(None, 0), (3, 2)])
+def test_of_one_output_per_step_every_step_is_compared_with_keras(cli, monkeypatch, wrong_at, code):
+    program = load_program(GOLDENS / "graphs" / "one_per_step.keras")
+
+    def predicted(_model, samples):
+        found = check.published(program, samples)[0]
+        if wrong_at is not None:
+            found[0, wrong_at] += 0.1
+        return found
+
+    monkeypatch.setattr(check, "_predicted_by_keras", predicted)
+    ended = cli("check", str(GOLDENS / "graphs" / "one_per_step.keras"))
+
+    assert ended.code == code
+    assert "model.predict at every step" in ended.out
