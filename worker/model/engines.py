@@ -20,7 +20,8 @@ WAVE_STREAMS_MIN = 64
 """Streams a wave from which NumPy is the cheaper engine for small models: a wave costs it 20 to 30 µs whatever its size
 (`python -m benchmarks.engines`)."""
 KERNEL_ALWAYS_WEIGHTS_MAX = 1 << 15
-"""Up to it (an LSTM of 85 units) the weights stay close to a core: the kernel is the cheaper engine for any wave."""
+"""Up to it (an LSTM of 85 units) the kernel is the cheaper engine for any wave: from about 50 units on NumPy needs less
+time for waves of many streams, but holds the interpreter's lock, while the kernel runs beside the next poll."""
 KERNEL_WEIGHTS_MAX = 1 << 17
 """Above it (an LSTM of more than 180 units) the kernel loses for small waves, too."""
 

@@ -11,5 +11,5 @@ from worker.model.kernel.pointers import add_product, pointer
 
 @njit
 def product(z: Any, x: Any, weights: Any, width: int) -> None:
-    """z[:width] += x · weights[:, :width]"""
-    add_product(pointer(z), pointer(x), len(x), pointer(weights), weights.shape[1], width)
+    """z[:width] += x · W, W laid out by `in_blocks`."""
+    add_product(pointer(z), pointer(x), len(x), pointer(weights), width)

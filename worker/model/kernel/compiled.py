@@ -97,8 +97,8 @@ def _lstm(x: Any, z: Any, h: Any, weights: Any, op: Any) -> None:
     wide = 4 * units
     c = after(h, units)
     _copy(z, after(weights, (inputs + units) * wide), wide)
-    add_product(z, x, inputs, weights, wide, wide)
-    add_product(z, h, units, after(weights, inputs * wide), wide, wide)
+    add_product(z, x, inputs, weights, wide)
+    add_product(z, h, units, after(weights, inputs * wide), wide)
     f, o, candidate = after(z, units), after(z, 2 * units), after(z, 3 * units)
     _activate(z, 3 * units, op[6], ZERO)
     _activate(candidate, units, op[5], ZERO)
@@ -113,25 +113,27 @@ def _lstm(x: Any, z: Any, h: Any, weights: Any, op: Any) -> None:
 
 @njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
 def _gru(x: Any, a: Any, h: Any, weights: Any, op: Any) -> None:
-    """Gates z, r, h; weights kernel, recurrent, input bias, recurrent bias (zeros where there is none)."""
+    """Gates z, r, h; weights kernel, recurrent of z and r and of h, input bias, recurrent bias (zeros for none)."""
     inputs, units = op[1], op[2]
     wide = 3 * units
     recurrent = after(weights, inputs * wide)
     m = after(a, wide)
     _copy(a, after(weights, (inputs + units) * wide), 2 * wide)
-    add_product(a, x, inputs, weights, wide, wide)
-    add_product(m, h, units, recurrent, wide, wide if op[0] == GRU_AFTER else 2 * units)
+    add_product(a, x, inputs, weights, wide)
+    add_product(m, h, units, recurrent, 2 * units)
     for k in range(2 * units):
         a[k] += m[k]
     _activate(a, 2 * units, op[6], ZERO)
     reset, candidate, late = after(a, units), after(a, 2 * units), after(m, 2 * units)
+    of_candidate = after(recurrent, 2 * units * units)
     if op[0] == GRU_AFTER:
+        add_product(late, h, units, of_candidate, units)
         for k in range(units):
             candidate[k] += reset[k] * late[k]
     else:
         for k in range(units):
             x[k] = reset[k] * h[k]
-        add_product(candidate, x, units, after(recurrent, 2 * units), wide, units)
+        add_product(candidate, x, units, of_candidate, units)
     _activate(candidate, units, op[5], ZERO)
     for k in range(units):
         h[k] = a[k] * h[k] + (ONE - a[k]) * candidate[k]
@@ -142,8 +144,8 @@ def _gru(x: Any, a: Any, h: Any, weights: Any, op: Any) -> None:
 def _simple_rnn(x: Any, z: Any, h: Any, weights: Any, op: Any) -> None:
     inputs, units = op[1], op[2]
     _copy(z, after(weights, (inputs + units) * units), units)
-    add_product(z, x, inputs, weights, units, units)
-    add_product(z, h, units, after(weights, inputs * units), units, units)
+    add_product(z, x, inputs, weights, units)
+    add_product(z, h, units, after(weights, inputs * units), units)
     _activate(z, units, op[5], ZERO)
     _copy(h, z, units)
     _copy(x, z, units)
@@ -155,13 +157,13 @@ def _dense(x: Any, z: Any, total: Any, weights: Any, op: Any, step: int, paramet
     inputs, outputs = op[1], op[2]
     size = inputs * outputs
     if op[0] == RUNNING_SUM:
-        add_product(total, x, inputs, after(weights, (min(step, op[7]) - 1) * size), outputs, outputs)
+        add_product(total, x, inputs, after(weights, (min(step, op[7]) - 1) * size), outputs)
         bias = after(weights, op[7] * size)
         for k in range(outputs):
             z[k] = total[k] + bias[k]
     else:
         _copy(z, after(weights, size), outputs)
-        add_product(z, x, inputs, weights, outputs, outputs)
+        add_product(z, x, inputs, weights, outputs)
     _activate(z, outputs, op[5], parameter)
     _copy(x, z, outputs)
 

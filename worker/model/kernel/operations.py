@@ -57,7 +57,7 @@ def activation_code(name: object, keras_major: int) -> Activation | None:
 
 @dataclass(frozen=True, slots=True)
 class KernelOp:
-    """One operation; `weights` are laid out one after the other, each in C order.
+    """One operation; `weights` are laid out one after the other, vectors as they are, matrices in blocks of columns.
 
     `activation` is the output's (of a recurrent layer: the candidate's), `gate` a recurrent layer's inner one.
     """
@@ -71,6 +71,13 @@ class KernelOp:
     parameter: float = 0.0
     offset: float = 0.0
 
+
+LANES = 8
+"""Floats of one vector, of 256 bits; a processor with shorter ones takes two."""
+SUMS = 8
+"""Vectors of sums that are carried along together: as many as hide the latency of a multiplication."""
+BLOCKS = ((LANES, SUMS), (LANES, 1), (1, 1))
+"""In which a product takes its columns, lanes and sums: as many of the first kind as there are, then of the next."""
 
 COLUMNS = 8
 """Of the operation table: code, inputs, outputs, state offset, weight offset, activation, gate, timesteps."""
@@ -86,6 +93,24 @@ class KernelTables:
     width: int
 
 
+def in_blocks(weight: Array) -> Float32Array:
+    """A vector as it is; of a matrix, or of each of several, its blocks of columns in turn, each row by row.
+
+    So a product reads its weights from the first to the last, whatever the width.
+    """
+    weight = np.ascontiguousarray(weight, np.float32)
+    if weight.ndim == 1:
+        return weight
+    parts, begin = [], 0
+    for lanes, sums in BLOCKS:
+        end = begin + (weight.shape[-1] - begin) // (lanes * sums) * lanes * sums
+        for first in range(begin, end, lanes * sums):
+            block = weight[..., first : first + lanes * sums]
+            parts.append(block.reshape(*weight.shape[:-2], -1))
+        begin = end
+    return np.concatenate(parts, axis=-1).ravel()
+
+
 def tables(operations: list[tuple[KernelOp, int]], features: int) -> KernelTables:
     """Lay out operations, each with its first column in the state row."""
     rows, flat, parameters, at, width = [], [], [], 0, features
@@ -94,7 +119,7 @@ def tables(operations: list[tuple[KernelOp, int]], features: int) -> KernelTable
         rows.append([op.operation, op.inputs, op.outputs, state_offset, at, op.activation, op.gate, timesteps])
         parameters.append([op.parameter, op.offset])
         for weight in op.weights:
-            flat.append(np.ascontiguousarray(weight, np.float32).ravel())
+            flat.append(in_blocks(weight))
             at += weight.size
         width = max(width, op.inputs, op.outputs)
     return KernelTables(

@@ -11,14 +11,12 @@ from llvmlite import ir
 from numba import extending, types
 from numba.core import cgutils
 
+from worker.model.kernel.operations import BLOCKS
+
 # Untyped: a caller does not pass the context that the function below it takes.
 intrinsic: Any = extending.intrinsic
 
 INT32, FLOAT = ir.IntType(32), ir.FloatType()
-LANES = 8
-"""Floats of one vector, of 256 bits; a processor with shorter ones takes two."""
-SUMS = 8
-"""Vectors of sums that are carried along together: as many as hide the latency of a multiplication."""
 
 
 @intrinsic
@@ -70,26 +68,25 @@ def after(context: Any, start: Any, count: Any) -> Any:
 
 
 @intrinsic
-def add_product(context: Any, z: Any, x: Any, rows: Any, weights: Any, stride: Any, width: Any) -> Any:
-    """z (width,) += x (rows,) · W; row j of W begins at j · stride. Every sum is added up in the order of j.
+def add_product(context: Any, z: Any, x: Any, rows: Any, weights: Any, width: Any) -> Any:
+    """z (width,) += x (rows,) · W, W in blocks of columns (operations.py). Every sum is added up in the order of rows.
 
-    Columns are taken in blocks whose sums stay in registers while all rows are added.
+    The sums of a block stay in registers while all rows are added.
     """
-    del context, x, rows, weights, stride, width
+    del context, x, rows, weights, width
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        begin: Any = ir.Constant(arguments[5].type, 0)
-        for lanes, sums in ((LANES, SUMS), (LANES, 1), (1, 1)):
+        begin: Any = ir.Constant(arguments[4].type, 0)
+        for lanes, sums in BLOCKS:
             begin = _add_columns(builder, arguments, begin, lanes, sums)
         return cgutils.get_null_value(ir.LiteralStructType([]))
 
-    size = types.int64
-    return types.void(z, z, size, z, size, size), generate
+    return types.void(z, z, types.int64, z, types.int64), generate
 
 
 def _add_columns(builder: Any, arguments: Any, begin: Any, lanes: int, sums: int) -> Any:
     """As many whole blocks of lanes · sums columns as there are from `begin` on; returns the first column not taken."""
-    z, x, rows, weights, stride, width = arguments
+    z, x, rows, weights, width = arguments
     word = width.type
     kind: Any = ir.VectorType(FLOAT, lanes) if lanes > 1 else FLOAT
     block = ir.Constant(word, lanes * sums)
@@ -100,19 +97,20 @@ def _add_columns(builder: Any, arguments: Any, begin: Any, lanes: int, sums: int
     multiply_add = cgutils.get_or_insert_function(builder.module, signature, f"llvm.fmuladd.{suffix}")
     totals = [cgutils.alloca_once(builder, kind) for _ in range(sums)]
 
-    def part(start: Any, column: Any, number: int) -> Any:
-        at = builder.add(column, ir.Constant(word, lanes * number))
+    def part(start: Any, at: Any, number: int) -> Any:
+        at = builder.add(at, ir.Constant(word, lanes * number))
         return builder.bitcast(builder.gep(start, [at]), kind.as_pointer())
 
     with cgutils.for_range(builder, blocks) as loop:
         column = builder.add(begin, builder.mul(loop.index, block))
         for number, total in enumerate(totals):
             builder.store(builder.load(part(z, column, number), align=4), total)
+        first = builder.mul(column, rows)
         with cgutils.for_range(builder, rows) as row:
             factor = builder.load(builder.gep(x, [row.index]))
             if lanes > 1:
                 factor = _repeated(builder, factor, kind)
-            begins = builder.add(column, builder.mul(row.index, stride))
+            begins = builder.add(first, builder.mul(row.index, block))
             for number, total in enumerate(totals):
                 weight = builder.load(part(weights, begins, number), align=4)
                 builder.store(builder.call(multiply_add, [factor, weight, builder.load(total)]), total)

@@ -188,7 +188,9 @@ def gru(layer: Layer) -> Node:
 
     names = layer.config.get("activation", "tanh"), layer.config.get("recurrent_activation", "sigmoid")
     operation = Operation.GRU_RESET_AFTER if reset_after else Operation.GRU_RESET_BEFORE
-    op = _kernel_op(layer, operation, units, (kernel, recurrent, bias, recurrent_bias), *names)
+    # With reset_after off the candidate's product comes after the gates'.
+    parts = (kernel, recurrent[:, : 2 * units], recurrent[:, 2 * units :], bias, recurrent_bias)
+    op = _kernel_op(layer, operation, units, parts, *names)
     return Node(
         layer.name,
         "GRU",
