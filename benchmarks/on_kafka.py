@@ -31,7 +31,7 @@ def steps(quick: bool) -> list[list[str]]:
     workers = ["--contenders", "pass-through stateful,exactly_once"]
     few, many = ("2000", "20000") if quick else ("10000", "1000000")
     return [
-        [*throughput, "--two-processes"],
+        throughput,
         ["latency", "--seconds", "3" if quick else "12"],
         ["memory", "--streams", many],
         *([*throughput, *workers, "--streams", streams] for streams in ("1", "100", "200000")),

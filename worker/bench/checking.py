@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,26 +33,43 @@ class Numbers:
     probability: float
 
 
-def check_outputs(bootstrap: str, output: str, load: Load, config: Path) -> None:
-    """Raises ConfigError when outputs are missing, too many, out of order or wrong. For models of one output."""
+def check_outputs(bootstrap: str, output: str, load: Load, config: Path, *, newest_only: bool = False) -> None:
+    """Raises ConfigError when outputs are missing, too many, out of order or wrong. For models of one output.
+
+    `newest_only`: the broker has forgotten the first ones.
+    """
     found, count = _read(bootstrap, output, load)
-    if count != load.records:
+    if count != load.records and not newest_only:
         raise ConfigError(f"{output}: {count:,} outputs of {load.records:,} records", "this is a bug of the worker")
-    model = load_model(load_settings(config, []))
-    for stream, features in sampled(load).items():
-        expected = reference(model, features)
-        actual = found[stream_key(stream)][: len(expected)]
+    if problem := wrong(found, load, load_model(load_settings(config, [])), newest_only=newest_only):
+        raise ConfigError(f"{output}: {problem}", "this is a bug of the worker")
+
+
+def wrong(found: Mapping[bytes, list[Numbers]], load: Load, model: ServedModel, *, newest_only: bool) -> str:
+    """What is wrong with the outputs of the sampled streams, by key; "" when nothing is.
+
+    Compared are the first outputs of each; with `newest_only` as many of the last ones as there are.
+    """
+    compared = 0
+    for stream, features in sampled(load, None if newest_only else SAMPLES_OF_A_STREAM).items():
+        expected, actual = reference(model, features), found.get(stream_key(stream), [])
+        if newest_only:
+            expected = expected[max(0, len(expected) - len(actual)) :]
+        else:
+            actual = actual[: len(expected)]
         if problem := difference(actual, expected):
-            raise ConfigError(f"{output}: stream {stream}: {problem}", "this is a bug of the worker")
+            return f"stream {stream}: {problem}"
+        compared += len(expected)
+    return "" if compared else "there is no output of the sampled streams"
 
 
-def sampled(load: Load) -> dict[int, Float32Array]:
-    """The first samples (n, F) of some streams, most frequent ones included, as the worker reads them."""
+def sampled(load: Load, samples_max: int | None = SAMPLES_OF_A_STREAM) -> dict[int, Float32Array]:
+    """The first samples (n, F) of some streams, most frequent ones included, as the worker reads them; None: all."""
     numbers, rows = load.stream_numbers(), load.samples()
     if load.record_format == "json":
         rows = np.round(rows.astype(np.float64), 6).astype(np.float32)
     streams = np.unique(np.linspace(0, load.streams - 1, SAMPLED_STREAMS).astype(int)).tolist()
-    found = {stream: rows[np.flatnonzero(numbers == stream)[:SAMPLES_OF_A_STREAM]] for stream in streams}
+    found = {stream: rows[np.flatnonzero(numbers == stream)[:samples_max]] for stream in streams}
     # With skewed keys a rare stream may have no record.
     return {stream: samples for stream, samples in found.items() if len(samples)}
 
@@ -76,9 +93,9 @@ def difference(actual: Sequence[Numbers], expected: Sequence[Numbers]) -> str:
     """What is wrong with a stream's outputs, "" when nothing is."""
     if [each.step for each in actual] != [each.step for each in expected]:
         return "steps are missing, doubled or out of order"
-    pairs = np.array([[mine.probability, other.probability] for mine, other in zip(actual, expected, strict=True)])
-    if not np.allclose(pairs[:, 0], pairs[:, 1], rtol=0, atol=DIFFERENCE_MAX, equal_nan=True):
-        return f"probabilities differ by {np.nanmax(np.abs(pairs[:, 0] - pairs[:, 1])):.1e}"
+    mine, other = (np.array([each.probability for each in outputs]) for outputs in (actual, expected))
+    if not np.allclose(mine, other, rtol=0, atol=DIFFERENCE_MAX, equal_nan=True):
+        return f"probabilities differ by {np.nanmax(np.abs(mine - other)):.1e}"
     return ""
 
 

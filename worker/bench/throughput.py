@@ -29,7 +29,14 @@ PASS_THROUGH_TRANSACTIONAL = "pass-through transactional"
 PASS_THROUGH_STATEFUL = "pass-through stateful"
 EXACTLY_ONCE = "exactly_once"
 TWO_PROCESSES = "exactly_once 2 processes"
-CONTENDERS = (PASS_THROUGH, AT_LEAST_ONCE, PASS_THROUGH_TRANSACTIONAL, PASS_THROUGH_STATEFUL, EXACTLY_ONCE)
+CONTENDERS = (
+    PASS_THROUGH,
+    AT_LEAST_ONCE,
+    PASS_THROUGH_TRANSACTIONAL,
+    PASS_THROUGH_STATEFUL,
+    EXACTLY_ONCE,
+    TWO_PROCESSES,
+)
 REFERENCES = {
     AT_LEAST_ONCE: PASS_THROUGH,
     EXACTLY_ONCE: PASS_THROUGH_STATEFUL,
@@ -64,8 +71,8 @@ class Throughput:
         load_topic(self.bootstrap, self.input, self.load)
 
     def run(self, contender: str, number: int) -> Drained:
-        """Let one contender drain the input in round `number`; a worker's outputs are checked, but for the embedded
-        broker, which forgets the first ones. Raises ConfigError when it ends, stalls, or has wrong outputs."""
+        """Let one contender drain the input in round `number`; a worker's outputs are checked, of the embedded broker
+        those that it has not forgotten. Raises ConfigError when it ends, stalls, or has wrong outputs."""
         group = f"{self.name}-{contender.replace(' ', '-')}-{number}"
         output = f"{group}-output"
         if self.embedded:
@@ -93,8 +100,8 @@ class Throughput:
             # Several processes have several loops: no one's stages say where the time went.
             port = 0 if contender in OPTIONS else setup.port
             drained = drain(job, setup.command(Path(folder)), port)
-            if not self.embedded:
-                check_outputs(self.bootstrap, output, self.load, Path(folder) / CONFIG_FILE)
+            config = Path(folder) / CONFIG_FILE
+            check_outputs(self.bootstrap, output, self.load, config, newest_only=self.embedded)
             return drained
 
     def _pass_through(self, contender: str, job: Job, folder: str) -> list[str]:

@@ -17,7 +17,7 @@ from worker.bench.load import PARTITIONS, Load
 from worker.bench.results import percentiles, save, spread
 from worker.bench.takeover import SESSION_TIMEOUT_MS
 from worker.bench.takeover import Takeover as Trial
-from worker.bench.throughput import CONTENDERS, TWO_PROCESSES, Throughput
+from worker.bench.throughput import CONTENDERS, Throughput
 from worker.cli.bench_tables import (
     BrokerOption,
     FormatOption,
@@ -61,13 +61,12 @@ def throughput(
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     interval_ms: Annotated[int, typer.Option(min=1, help="worker.commit_interval_ms")] = 100,
     contenders: Annotated[str, typer.Option(help="Names with commas between; default: all.")] = ",".join(CONTENDERS),
-    two_processes: Annotated[bool, typer.Option("--two-processes", help="Also `run --processes 2`.")] = False,
     results: ResultsOption = None,
 ) -> None:
     """Exactly once, at least once and pass-through loops drain the same topic, in interleaved rounds."""
     checked_format(record_format)
-    wanted = [name.strip() for name in contenders.split(",")] + [TWO_PROCESSES] * two_processes
-    if unknown := set(wanted) - {*CONTENDERS, TWO_PROCESSES}:
+    wanted = [name.strip() for name in contenders.split(",")]
+    if unknown := set(wanted) - set(CONTENDERS):
         raise ConfigError(f"--contenders {', '.join(sorted(unknown))}", f"choose of: {', '.join(CONTENDERS)}")
     console = Console()
     load = Load(records, streams, load_program(model).features, record_format, zipf)

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worker.bench.checking import Numbers, difference, numbers_of, reference, sampled
-from worker.bench.load import Load
+from worker.bench.checking import Numbers, difference, numbers_of, reference, sampled, wrong
+from worker.bench.load import Load, stream_key
 from worker.config import Settings
 from worker.serving import load_model
 
@@ -63,3 +63,15 @@ def test_streams_without_records_are_not_in_the_sample():
     load = Load(50, 10_000, 1, zipf=2.0)
     assert all(len(samples) for samples in sampled(load).values())
     assert 0 in sampled(load)
+
+
+def test_of_a_broker_that_forgets_the_outputs_that_it_still_holds_are_compared():
+    model, load = load_model(Settings(model={"path": str(MODEL)})), Load(1_200, 2, 3)
+    everything = {stream_key(stream): reference(model, rows) for stream, rows in sampled(load, None).items()}
+    newest = {key: outputs[-250:] for key, outputs in everything.items()}
+    assert wrong(everything, load, model, newest_only=False) == ""
+    assert wrong(newest, load, model, newest_only=True) == ""
+    assert "steps are missing" in wrong(newest, load, model, newest_only=False)
+    assert "no output" in wrong({}, load, model, newest_only=True)
+    newest[stream_key(1)][7] = Numbers(newest[stream_key(1)][7].step, 0.123)
+    assert wrong(newest, load, model, newest_only=True).startswith("stream 1: probabilities differ")
