@@ -11,7 +11,7 @@ from worker.config import Settings
 from worker.core.types import ModelLabel
 from worker.errors import ConfigError, InputChanged
 from worker.model.calibration import calibration_for
-from worker.model.engines import stepper_for, verify_engine
+from worker.model.engines import operations_of, stepper_for, verify_engine
 from worker.model.load import load_program
 from worker.model.program import StepProgram
 from worker.model.readout import Readout
@@ -72,6 +72,8 @@ def load_model(settings: Settings) -> ServedModel:
     )
     stepper = stepper_for(program, settings.model.engine)
     verify_engine(program, stepper)
+    if settings.model.engine == "auto" and (reason := operations_of(program)[1]):
+        log.info("steps by NumPy, not by the kernel: %s", reason)
     length = settings.sequence.length or program.timesteps or 0
     if program.exactness == "end" and length != program.timesteps:
         raise ConfigError(

@@ -25,6 +25,7 @@ from worker.config import load_settings
 from worker.errors import OutcomeUnknown, TransactionAborted, UserError
 from worker.logs import configure_logging
 from worker.ports import Hook
+from worker.processing import Processor
 
 FAULT_EVERY = 4
 
@@ -140,6 +141,8 @@ def main() -> None:
     # A test that waits in vain asks where everybody is.
     faulthandler.register(signal.SIGUSR1)
     rocksdb_store.WRITE_BUFFER_BYTES = given.write_buffer_bytes
+    # A test's few samples are stepped as the many of a batch are: in the background.
+    Processor.__init__.__kwdefaults__["background_samples_min"] = 1
     if given.lose_answers:
         lose_answers(FAULT_EVERY, sent=given.lose_answers == "sent")
     if given.mutant:

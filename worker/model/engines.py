@@ -68,17 +68,15 @@ def stepper_for(program: StepProgram, engine: str = "auto") -> Stepper:
             raise _impossible(engine, "model.mode = 'buffer' runs the model by Keras")
         return TensorFlowStepper(program)
     found, reason = operations_of(program)
-    if found is not None and importlib.util.find_spec("numba") is None:
-        found, reason = None, "numba is not installed, pip install 'lstm-worker[kernel]'"
-    if engine == "kernel":
-        if found is None:
+    if found is None:
+        if engine == "kernel":
             raise _impossible(engine, reason)
-        return KernelStepper(program, tables(found, program.features))
-    weights = sum(weight.size for op, _ in found or [] for weight in op.weights)
-    if found is None or weights > KERNEL_WEIGHTS_MAX:
+        return NumpyStepper(program)
+    weights = sum(weight.size for op, _ in found for weight in op.weights)
+    if engine == "auto" and weights > KERNEL_WEIGHTS_MAX:
         return NumpyStepper(program)
     by_record = KernelStepper(program, tables(found, program.features))
-    if weights <= KERNEL_ALWAYS_WEIGHTS_MAX:
+    if engine == "kernel" or weights <= KERNEL_ALWAYS_WEIGHTS_MAX:
         return by_record
     return SmallWavesByKernel(NumpyStepper(program), by_record)
 
@@ -88,9 +86,11 @@ def _impossible(engine: str, reason: str) -> ConfigError:
 
 
 def operations_of(program: StepProgram) -> tuple[list[tuple[KernelOp, int]] | None, str]:
-    """The program's operations for the kernel, each with its first column in the state row; else why not."""
+    """The program's operations for the kernel, each with its first column in the state row; else why it cannot be."""
     operations: list[tuple[KernelOp, int]] = []
     column = 0
+    if importlib.util.find_spec("numba") is None:
+        return None, "numba is not installed, pip install 'lstm-worker[kernel]'"
     if not program.is_chain:
         return None, "it steps layers one after the other, without branches, strides or masks"
     for node in program.nodes:
