@@ -24,6 +24,8 @@ from worker.assembly import assembled
 from worker.config import load_settings
 from worker.errors import OutcomeUnknown, TransactionAborted, UserError
 from worker.logs import configure_logging
+from worker.model.numpy_stepper import NumpyStepper
+from worker.model.program import StepProgram
 from worker.ports import Hook
 from worker.processing import Processor
 
@@ -97,6 +99,18 @@ def lose_answers(every: int, *, sent: bool) -> None:
     TransactionalKafkaProducer.commit = unanswered  # type: ignore[method-assign]
 
 
+def step_in_background() -> None:
+    """The few samples of a test as the many of a batch by the kernel are: while the next ones are polled."""
+    made = NumpyStepper.__init__
+
+    def without_lock(self: NumpyStepper, program: StepProgram) -> None:
+        made(self, program)
+        self.releases_lock = True
+
+    NumpyStepper.__init__ = without_lock
+    Processor.__init__.__kwdefaults__["background_samples_min"] = 1
+
+
 def live(config: Path, overrides: list[str], hook: Hook) -> None:
     """One worker's life."""
     configure_logging("text", "warning")
@@ -141,8 +155,7 @@ def main() -> None:
     # A test that waits in vain asks where everybody is.
     faulthandler.register(signal.SIGUSR1)
     rocksdb_store.WRITE_BUFFER_BYTES = given.write_buffer_bytes
-    # A test's few samples are stepped as the many of a batch are: in the background.
-    Processor.__init__.__kwdefaults__["background_samples_min"] = 1
+    step_in_background()
     if given.lose_answers:
         lose_answers(FAULT_EVERY, sent=given.lose_answers == "sent")
     if given.mutant:
