@@ -56,7 +56,7 @@ def store_before_the_commit(_: Settings) -> None:
             assert partition.store is not None
             partition.store.write(self._table.changes().get(partition.index, ()), partition.position())
             # As a write buffer that is just full.
-            partition.store.flush()  # type: ignore[attr-defined]
+            partition.store.flush()
         self._hook("offsets_sent")
         decide(self)
 

@@ -96,7 +96,7 @@ def lose_answers(every: int, *, sent: bool) -> None:
         if lost:
             raise OutcomeUnknown("a test says so")
 
-    TransactionalKafkaProducer.commit = unanswered  # type: ignore[method-assign]
+    TransactionalKafkaProducer.commit = unanswered
 
 
 def step_in_background() -> None:

@@ -223,7 +223,7 @@ class RealWorker:
             input_topic=input_topic,
             prepare=takeover.prepare,
             supersede=delivery.supersede,
-            metrics=unseen,  # type: ignore[arg-type]
+            metrics=unseen,
             clock=clock,
         )
         worker = Worker(
@@ -247,9 +247,9 @@ class RealWorker:
             policy=CommitPolicy(COMMIT_INTERVAL_SECONDS),
             breaker=BadRecordBreaker(1.0, 1000),
             input_bounds=input_bounds,
-            metrics=unseen,  # type: ignore[arg-type]
-            status=unseen,  # type: ignore[arg-type]
-            stages=Stages(clock, unseen),  # type: ignore[arg-type]
+            metrics=unseen,
+            status=unseen,
+            stages=Stages(clock, unseen),
             clock=clock,
             hook=hook,
         )

@@ -105,7 +105,7 @@ def test_compaction_keeps_offsets_and_newest_rows_and_a_tombstone_for_the_retent
 ) -> None:
     epoch = initialised(kafka)
     for value in ("old", "new", None):
-        produced(kafka, epoch, value)  # type: ignore[arg-type]
+        produced(kafka, epoch, value)
     kafka.end_transaction("id", epoch, commit=True)
     kafka.write_marker("id")
     log = kafka.logs[OUTPUT]

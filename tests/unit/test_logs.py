@@ -40,7 +40,7 @@ def test_an_event_is_one_json_object_with_its_own_and_the_common_fields() -> Non
     configure_logging("json", fields={"app": "lstm-worker"}, stream=stream)
     log.info("restored %d rows\nand more", 7, extra={"partition": 3})
     event = json_event(stream)
-    assert event.pop("ts").endswith("Z")  # type: ignore[attr-defined]
+    assert event.pop("ts").endswith("Z")
     assert event == {
         "level": "info",
         "event": "restored 7 rows\nand more",
@@ -112,7 +112,7 @@ def test_librdkafkas_repeated_complaint_passes_once_in_a_while_and_says_how_ofte
     later = librdkafka_event("FAIL", REPEAT_SECONDS)
     assert passed == [True, False, False]
     assert repeats.filter(later)
-    assert later.repeated == 2  # type: ignore[attr-defined]
+    assert later.repeated == 2
 
 
 def test_complaints_of_different_kinds_do_not_hold_each_other_back() -> None:

@@ -72,7 +72,7 @@ def sent_by(recordings: Sequence[Recording], **options: object) -> tuple[Sent, T
     sent, time = Sent(), options.pop("time", Time())
     assert isinstance(time, Time)
     encoder = options.pop("encoder", SampleEncoder("json"))
-    count = replay(recordings, sent, "samples", encoder, time, stop=time, **options)  # type: ignore[arg-type]
+    count = replay(recordings, sent, "samples", encoder, time, stop=time, **options)
     return sent, time, count
 
 

@@ -10,7 +10,7 @@ from worker.core.publishing import Emission, Emit
 
 
 def run(records: list[Given], emission: Emission | None = None, **kwargs: object):
-    core = Core(rules(**kwargs), emission=emission or Emission())  # type: ignore[arg-type]
+    core = Core(rules(**kwargs), emission=emission or Emission())
     return core.run(records)[1].predictions
 
 

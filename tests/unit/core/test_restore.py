@@ -39,7 +39,7 @@ def plan(**changes: object) -> RestorePlan | Halt:
         "tombstone_retention_ms": RETENTION_MS,
         **changes,
     }
-    return plan_restore(**given_)  # type: ignore[arg-type]
+    return plan_restore(**given_)
 
 
 def test_a_new_group_begins_at_the_configured_end_of_the_input():

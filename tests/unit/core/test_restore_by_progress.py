@@ -39,7 +39,7 @@ def by_progress(**changes: object) -> RestorePlan | Halt:
         "tombstone_retention_ms": RETENTION_MS,
         **changes,
     }
-    return plan_restore_by_progress(**given_)  # type: ignore[arg-type]
+    return plan_restore_by_progress(**given_)
 
 
 def test_at_least_once_reads_the_changelog_to_its_end():

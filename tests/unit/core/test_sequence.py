@@ -11,7 +11,7 @@ TAINT, RESET, REJECT = OnGap.TAINT, OnGap.RESET, OnGap.REJECT
 
 
 def sample(offset: int = 0, time: int = 0, **controls: object) -> SequenceRecord:
-    return SequenceRecord(Kind.SAMPLE, offset, time, **controls)  # type: ignore[arg-type]
+    return SequenceRecord(Kind.SAMPLE, offset, time, **controls)
 
 
 def after(*records: SequenceRecord, rules: SequenceRules | None = None) -> OpenSequence:

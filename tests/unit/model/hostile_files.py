@@ -353,7 +353,7 @@ ARRAYS: dict[str, tuple[Make, str]] = {
     "a header beyond the file": (lambda: (1 << 40).to_bytes(8, "little") + b"{}", "neither"),
 }
 TENSORS: dict[str, tuple[Make, str]] = {
-    name: (lambda content=content: content, said)  # type: ignore[misc]
+    name: (lambda content=content: content, said)
     for name, content, said in [
         ("a header that is no object", safetensors(b"{]"), "no JSON"),
         ("a tensor twice", safetensors(b'{"w": {}, "w": {}}'), "'w' twice"),
