@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from random import Random
 
@@ -14,7 +15,7 @@ from worker.core.partition import PartitionEvent, PartitionMachine
 from worker.core.transaction import TransactionMachine, TransactionState
 
 
-class MemberWorker(RestoringWorker):
+class MemberWorker(RestoringWorker, ABC):
     """What happens to the open transaction when partitions come and go. Subclasses get single decisions wrong."""
 
     member: SimulatedMember
@@ -28,18 +29,21 @@ class MemberWorker(RestoringWorker):
     in_callback: bool
     _assignments: int
 
+    @abstractmethod
     def joint(self, incident: PartitionIncident) -> JointAction:
         """What the tables say."""
-        raise NotImplementedError
 
+    @abstractmethod
     def commit(self) -> Steps[None]:
-        raise NotImplementedError
+        """Everything that was processed, up to the outcome or until the deadline is over."""
 
+    @abstractmethod
     def decide(self) -> Steps[None]:
-        raise NotImplementedError
+        """Until the outcome of a commit under way is known or the deadline is over."""
 
+    @abstractmethod
     def abort(self) -> Steps[None]:
-        raise NotImplementedError
+        """Nothing since the last commit counts."""
 
     def poll(self) -> Steps[None]:
         """Rebalance callbacks; they never run inside of one another."""
