@@ -6,7 +6,6 @@ garbage, state through bytes, and any split into batches. A rule without an entr
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -21,13 +20,7 @@ from worker.model.program import StepProgram
 from worker.model.rules.table import RULES
 from worker.ports import Stepper
 
-ENGINES = [
-    "numpy",
-    pytest.param(
-        "tensorflow",
-        marks=pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is missing"),
-    ),
-]
+ENGINES = ("numpy", "tensorflow")
 STREAMS, WIDTH = 4, 3
 TOLERANCE = 2e-6
 """Relative to numbers of the size of one."""

@@ -17,7 +17,6 @@ MODEL = FOLDER / "bidirectional.keras"
 
 
 def test_a_bidirectional_model_answers_at_its_last_step_and_not_before(job):
-    pytest.importorskip("tensorflow")
     samples = np.random.default_rng(1).standard_normal((7, 3)).astype(np.float32)
     one = job()
     one.sections["model"] = {"path": str(MODEL), "mode": "buffer"}

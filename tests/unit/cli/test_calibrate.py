@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -51,7 +50,6 @@ def test_data_that_cannot_be_used_are_refused_in_one_line(cli, tmp_path, arrays,
     assert reason in ended.err
 
 
-@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
 def test_the_report_is_a_table_and_pictures(cli, tmp_path):
     options = ["--split", "test", "--positive", "badminton", "--output", str(tmp_path / "c")]
     ended = cli("calibrate", MODEL, str(DATA), *options, "--report", str(tmp_path / "report"))

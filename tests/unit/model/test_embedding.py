@@ -38,8 +38,6 @@ def sequential(shape: list[Any], table: tuple[int, ...] = (6, 2), **config: Any)
 @pytest.mark.parametrize("name", ["only_ids", "masked_ids"])
 @pytest.mark.parametrize("other", NO_IDS)
 def test_what_is_no_id_is_answered_with_nan_for_its_stream_alone(name, engine, other):
-    if engine == "tensorflow":
-        pytest.importorskip("tensorflow")
     program = load_program(GRAPHS / f"{name}.keras")
     stepper = stepper_for(program, engine)
     given = np.array([[1.0], [other], [5.0]], np.float32)
@@ -64,7 +62,6 @@ def test_a_stream_does_not_recover_from_what_was_no_id():
 
 
 def test_buffer_mode_answers_it_with_nan_too_instead_of_failing_in_keras():
-    pytest.importorskip("tensorflow")
     program = load_buffered(GRAPHS / "only_ids.keras", timesteps=4)
     samples = np.array([[1, 2, 3, 4], [1, 6, 3, 4], [1, np.nan, 3, 4], [1, 2.5, 3, 4]], np.float32)[..., None]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +22,6 @@ from worker.model.numpy_stepper import NumpyStepper
 
 GRAPHS = 25
 REFERENCE = Path(__file__).parents[3] / "examples" / "basic_motions" / "badminton.keras"
-needs_tensorflow = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is missing")
-needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 
 
 @given(st.lists(st.integers(0, 5), max_size=30))
@@ -32,13 +29,11 @@ def test_the_deepest_slot_is_the_one_with_most_records(slots):
     assert deepest(np.array(slots, np.int64)) == max((slots.count(slot) for slot in slots), default=0)
 
 
-@needs_tensorflow
 def test_tensorflow_steps_the_reference_model():
     compiled = load_program(REFERENCE)
     assert verify(compiled, stepper_for(compiled, "tensorflow")).largest_difference <= 1e-6
 
 
-@needs_tensorflow
 @settings(deadline=None, max_examples=15)
 @given(programs(), st.data())
 def test_tensorflow_gives_what_numpy_gives(compiled, data):
@@ -52,14 +47,12 @@ def test_tensorflow_gives_what_numpy_gives(compiled, data):
     np.testing.assert_allclose(tensorflow, numpy, rtol=2e-6, atol=2e-6)
 
 
-@needs_tensorflow
 @pytest.mark.parametrize("seed", range(GRAPHS))
 def test_tensorflow_steps_graphs_with_branches_windows_and_masks(seed):
     compiled = random_program(seed)
     assert verify(compiled, stepper_for(compiled, "tensorflow")).largest_difference <= 1e-6
 
 
-@needs_tensorflow
 def test_an_empty_batch_is_no_call():
     compiled = load_program(REFERENCE)
     empty = np.empty(0, np.int64)
@@ -68,7 +61,6 @@ def test_an_empty_batch_is_no_call():
     assert stepper.step_batch(empty, np.empty((0, 3), np.float32), states, empty.astype(np.int32)).shape == (0, 1)
 
 
-@needs_numba
 def test_auto_takes_the_kernel_for_small_models():
     compiled = load_program(REFERENCE)
     stepper = stepper_for(compiled, "auto")
@@ -76,7 +68,6 @@ def test_auto_takes_the_kernel_for_small_models():
     verify_engine(compiled, stepper)
 
 
-@needs_numba
 def test_auto_takes_the_kernel_for_a_hot_key_and_numpy_for_many_streams_of_a_model_of_middle_size():
     compiled = program([layer("LSTM", units=120), layer("Dense", units=1, activation="sigmoid")])
     stepper = stepper_for(compiled, "auto")
@@ -100,7 +91,6 @@ def test_auto_takes_numpy_for_what_the_kernel_lacks_and_for_large_models():
     assert isinstance(stepper_for(large), NumpyStepper)
 
 
-@needs_numba
 def test_a_layer_that_the_kernel_lacks_is_named():
     lacking = program([layer("LSTM", units=2, activation="softsign"), layer("Dense", units=1, activation="sigmoid")])
     with pytest.raises(ConfigError, match="'kernel' is not possible: it has no LSTM like that of layer 'layer_0'"):

@@ -86,7 +86,6 @@ def test_grids_that_are_flattened_over_time_are_there_at_the_end(model):
 
 
 def test_buffer_mode_and_keras_itself_take_a_sample_as_the_grid_that_it_is():
-    pytest.importorskip("tensorflow")
     golden, path = np.load(GRAPHS / "grids_flattened.npz"), GRAPHS / "grids_flattened.keras"
     samples, wanted = golden["inputs"], golden["prefixes"][:, -1]
     buffered = load_buffered(path)

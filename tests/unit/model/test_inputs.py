@@ -122,7 +122,6 @@ def test_files_of_one_input_keep_their_fingerprint():
     "name", ["two_sequences", "static_input", "named_inputs", "masked_inputs", "only_ids", "masked_ids", "nested_ids"]
 )
 def test_buffer_mode_and_keras_itself_take_the_same_features_apart(name):
-    pytest.importorskip("tensorflow")
     golden, path = np.load(GRAPHS / f"{name}.npz"), GRAPHS / f"{name}.keras"
     samples, wanted = golden["inputs"], golden["prefixes"]
     buffered = load_buffered(path, timesteps=12)
@@ -135,7 +134,8 @@ def test_buffer_mode_and_keras_itself_take_the_same_features_apart(name):
 
 
 def test_outputs_by_name_follow_one_another_as_keras_sorts_them(tmp_path):
-    keras = pytest.importorskip("keras")
+    import keras
+
     given = keras.layers.Input((None, 2))
     last = keras.layers.GRU(3)(given)
     heads = {name: keras.layers.Dense(1, activation="sigmoid", name=name)(last) for name in ("z", "a")}

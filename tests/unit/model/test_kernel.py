@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.model.architectures import layer, program, programs
+from tests.unit.model.kernel_product import product
 from tests.unit.model.test_numpy_stepper import in_place, steps_of
 from worker.errors import ConfigError
 from worker.model.contract import verify
@@ -32,8 +32,6 @@ EXPRESSIBLE = [
     layer("Dense", units=3, activation="tanh"),
     layer("Dense", units=2, activation="softmax"),
 ]
-
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 
 
 def test_every_operation_equals_the_float64_evaluation():
@@ -58,8 +56,6 @@ def test_widths_of_whole_blocks_of_vectors_and_of_what_is_left_equal_the_float64
 @settings(deadline=None)
 @given(st.integers(0, 9), st.integers(1, 150))
 def test_a_product_is_that_of_numpy_at_any_width_and_touches_nothing_behind_it(rows, width):
-    from tests.unit.model.kernel_product import product
-
     generator = np.random.default_rng(width)
     z, x = generator.standard_normal(width + 3).astype(np.float32), generator.standard_normal(rows).astype(np.float32)
     weights = generator.standard_normal((rows, width)).astype(np.float32)
