@@ -24,24 +24,24 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
         model.parts.add("a mask")
         value = model.masking(value)
     static = None
-    if chance.random() < 0.35:
+    if chance.random() < 0.45:
         value, width, static = with_another_input(model, value, width)
-    if static is None and chance.random() < 0.22:
+    if static is None and chance.random() < 0.32:
         value, width, static = with_grids(model, value, width)
     for _ in range(chance.randint(1, 4)):
         kind = chance.random()
-        if chance.random() < 0.5:
+        if chance.random() < 0.7:
             value = model.elementwise(value, width)
-        if kind < 0.3:
+        if kind < 0.24:
             units = chance.randint(1, 4)
             value, width = model.recurrent(value, width, units), units
-        elif kind < 0.5:
+        elif kind < 0.42:
             value, width = model.window(value, width, strided=True)
-        elif kind < 0.56:
+        elif kind < 0.48:
             value = model.fewer_steps(value)
-        elif kind < 0.67 and not model.masked and model.steps_of(value):
+        elif kind < 0.63 and not model.masked and model.steps_of(value):
             value, width = model.causal_attention(value, width)
-        elif kind < 0.85:
+        elif kind < 0.86:
             value, width = branched(model, value, width)
         elif kind < 0.9:
             shared = model.recurrent(value, width, width)
@@ -58,7 +58,7 @@ def with_another_input(model: RandomModel, value: Any, width: int) -> tuple[Any,
     chance = model.random
     if chance.random() < 0.4:
         return model.add("Concatenate", [value, model.row_of_id(2)], []), width + 2, None
-    is_static = chance.random() < 0.7
+    is_static = chance.random() < 0.75
     other = model.another_input(2, is_static)
     if is_static and not (model.fixed and chance.random() < 0.7):
         return value, width, (other, 2)
@@ -76,7 +76,7 @@ def with_grids(model: RandomModel, value: Any, width: int) -> tuple[Any, int, An
     if model.random.random() < 0.5:
         grid.conv_lstm(every=True)
         grid.at_each_position()
-    if model.random.random() < 0.4:
+    if model.random.random() < 0.5:
         grid.conv_lstm(every=False)
         grid.at_each_position()
         return value, width, grid.row()
@@ -93,7 +93,7 @@ def end(model: RandomModel, value: Any, width: int, static: Any) -> Any:
         return head(model, model.add("Concatenate", [last, beside], []), more + width)
     if model.random.random() < 0.25:
         return one_per_step(model, value, width)
-    if model.fixed and model.random.random() < 0.5 and model.steps_of(value):
+    if model.fixed and model.random.random() < 0.7 and model.steps_of(value):
         return flattened(model, value, width)
     return head(model, *model.summary(value, width))
 
@@ -108,7 +108,7 @@ def one_per_step(model: RandomModel, value: Any, width: int) -> Any:
         config = {"units": units, "activation": "sigmoid"}
         inner = {"class_name": "Dense", "config": config}
         return model.add("TimeDistributed", [value], [model.array(width, units), model.array(units)], layer=inner)
-    if model.random.random() < 0.4:
+    if model.random.random() < 0.6:
         model.parts.add("one output per step and one of the sequence")
         return [one_head(model, value, width), one_head(model, *model.summary(value, width))]
     return head(model, value, width)
@@ -133,20 +133,20 @@ def flattened(model: RandomModel, value: Any, width: int) -> Any:
     sequence = model.recurrent(value, width, 2)
     numbers = model.steps_of(sequence) * 2
     flat = model.add(chance.choice(("Flatten", "Flatten", "Reshape")), [sequence], [], target_shape=[-1])
-    if numbers > 2 and chance.random() < 0.3:
+    if numbers > 2 and chance.random() < 0.4:
         model.parts.add("numbers for each step, flattened")
         weights = [*(model.array(numbers) for _ in range(3)), model.positive(numbers)]
         flat = model.add("BatchNormalization", [flat], weights)
     beside = chance.random()
-    if beside < 0.3:
+    if beside < 0.35:
         last, more = model.summary(value, width)
         model.parts.add("joined with a flattened sequence")
         flat = model.add("Concatenate", [last, flat] if chance.random() < 0.3 else [flat, last], [])
         numbers += more
-    if chance.random() < 0.3:
+    if chance.random() < 0.4:
         model.parts.add("each number of a flattened sequence")
         flat = model.add("LeakyReLU", [flat], [], negative_slope=0.2)
-    if 0.3 <= beside < 0.6:
+    if 0.35 <= beside < 0.75:
         last, more = model.summary(value, width)
         model.parts.add("joined with a sum over all steps")
         flat = model.add("Concatenate", [model.dense(flat, numbers, 2, outside=True), last], [])

@@ -58,7 +58,7 @@ class RandomGrid:
 
     def row(self) -> tuple[Any, int]:
         """Of the only grid that is left."""
-        if self._random.random() < 0.55:
+        if self._random.random() < 0.4:
             return self._model.add(f"GlobalAveragePooling{self._rank}D", [self.value], []), self.shape[-1]
         self._model.parts.add("a grid flattened")
         kind = self._random.choice(("Flatten", "Reshape"))

@@ -113,7 +113,7 @@ class RandomModel:
     def row_of_id(self, width: int, mask_zero: bool | None = None) -> Any:
         """Of another input, which takes ids; 0 is masked at random where it is not said."""
         count = self.random.randint(1, 9)
-        zero = self.random.random() < 0.35 if mask_zero is None else mask_zero
+        zero = self.random.random() < 0.5 if mask_zero is None else mask_zero
         self.parts.add("ids, 0 masked" if zero else "ids")
         self.masked = self.masked or zero
         sizes = {"input_dim": count, "output_dim": width, "mask_zero": zero}
@@ -229,7 +229,7 @@ class RandomModel:
     def attention_pooling(self, value: Any, width: int) -> Any:
         """A score of each step, its softmax over time, the weighted sum or average."""
         self.parts.add("attention pooling")
-        dot = self.random.random() < 0.5
+        dot = self.random.random() < 0.6
         scores = self.dense(value, width, 1 if dot else self.random.choice((1, width)), outside=True)
         weights = self.add("Softmax", [scores], [], axis=1)
         pair = [weights, value] if self.random.random() < 0.5 else [value, weights]
@@ -246,7 +246,7 @@ class RandomModel:
         if self.random.random() < 0.5:
             inputs = [value, self.dense(value, width, 2), self.dense(value, width, width)]
             widths = [width, 2, width]
-        kind = self.random.choice(("MultiHeadAttention", "MultiHeadAttention", "Attention", "AdditiveAttention"))
+        kind = self.random.choice(("MultiHeadAttention", "Attention", "AdditiveAttention"))
         if kind == "MultiHeadAttention":
             attended, units = self.heads(inputs, widths)
         else:
@@ -303,7 +303,7 @@ class RandomModel:
             (
                 *("recurrent", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "Mean", "Max", "Min", "Sum"),
                 *("GetItem", "GetItem"),
-                *(() if self.masked else ("attention", "attention")),
+                *(() if self.masked else ["attention"] * 3),
             )
         )
         if kind == "recurrent":
