@@ -76,6 +76,20 @@ def functional(keras):
     return keras.models.Model(inputs, lay.Dense(1, activation="sigmoid")(lay.LSTM(3)(both)), name="functional")
 
 
+def masked(keras):
+    """Two masks merged; a layer that lets no mask through. `Masking(1.0)` and `Masking(0.0)` leave out steps."""
+    lay = keras.layers
+    inputs = lay.Input((TIMESTEPS, FEATURES))
+    zeros, ones = lay.Masking(0.0)(inputs), lay.Masking(1.0)(inputs)
+    parts = [
+        lay.GRU(2)(lay.Add()([zeros, ones])),
+        lay.GRU(2)(lay.Concatenate()([zeros, ones])),
+        lay.SimpleRNN(2)(lay.Add()([zeros, inputs])),
+        lay.SimpleRNN(2)(lay.Rescaling(0.5)(ones)),
+    ]
+    return keras.models.Model(inputs, lay.Dense(1, activation="sigmoid")(lay.Concatenate()(parts)), name="masked")
+
+
 def with_random_weights(model, generator):
     """Fresh ones have zero biases, which forgive a bias in the wrong place."""
     model.set_weights([generator.normal(0, 0.6, weight.shape).astype(np.float32) for weight in model.get_weights()])
@@ -126,8 +140,12 @@ def save_cudnn(keras, version, stem, generator):
     predict(twin, stem, generator)
 
 
-def predict(model, stem, generator):
+def predict(model, stem, generator, left_out=0.0):
+    """Of random sequences, in which a share of the steps is zeros and as large a one is ones."""
     inputs = generator.standard_normal((SEQUENCES, TIMESTEPS, FEATURES)).astype(np.float32)
+    if left_out:
+        share = generator.random_sample((SEQUENCES, TIMESTEPS))
+        inputs[share < left_out], inputs[share > 1 - left_out] = 0, 1
     np.savez_compressed(stem + ".npz", inputs=inputs, outputs=np.asarray(model.predict(inputs), np.float32))
 
 
@@ -146,6 +164,11 @@ def main():
         model = with_random_weights(functional(keras), generator)
         save_all(model, version, stem)
         predict(model, stem, generator)
+    if label.startswith("tf_keras"):
+        stem = os.path.join(folder, label + "_masked")
+        model = with_random_weights(masked(keras), generator)
+        save_all(model, version, stem)
+        predict(model, stem, generator, left_out=0.3)
     if version == (2, 2):
         save_cudnn(keras, version, os.path.join(folder, label + "_cudnn"), generator)
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from tests.goldens.table import all_outputs
 from tests.unit.model.random_model import RandomModel
 from worker.errors import ModelNotStreamable
+from worker.model.compile import compile_model
 from worker.model.engines import operations_of, stepper_for
-from worker.model.load import load_program
+from worker.model.files.reading import open_model_file
 from worker.model.numpy_stepper import NumpyStepper
 from worker.model.program import StepProgram
 
-STEPS = 9
+GENERATIONS = Path(__file__).parents[2] / "goldens" / "generations"
 ROWS = {"zeros": (0.0, 0.0), "ones": (1.0, 1.0), "both": (0.5, -0.5)}
 """What `Masking(0.0)` leaves out, what `Masking(1.0)` does, and what neither does."""
 
@@ -152,15 +157,13 @@ def test_a_masked_model_is_stepped_by_numpy_where_the_kernel_would_be():
     assert isinstance(stepper_for(program), NumpyStepper)
 
 
-def test_a_file_of_tf_keras_2_is_masked_as_it_predicts(tmp_path):
-    keras = pytest.importorskip("tf_keras")
-    given = keras.layers.Input((None, 2))
-    parts = [keras.layers.Dense(2)(keras.layers.Masking(value)(given)) for value in (0.0, 1.0)]
-    last = keras.layers.LSTM(3)(keras.layers.Add()(parts))
-    model = keras.Model(given, keras.layers.Dense(1, activation="sigmoid")(last))
-    model.save(tmp_path / "old.h5")
+@pytest.mark.parametrize(("keras_major", "is_right"), [(2, True), (3, False)])
+def test_a_file_of_tf_keras_2_is_masked_as_it_predicted_and_not_by_the_rules_of_keras_3(keras_major, is_right):
+    golden = np.load(GENERATIONS / "tf_keras221_masked.npz")
+    with open_model_file(GENERATIONS / "tf_keras221_masked.h5") as file:
+        assert file.keras_major == 2
+        program = compile_model(replace(file, keras_major=keras_major))
 
-    program = load_program(tmp_path / "old.h5")
+    differences = np.abs(all_outputs(program, golden["inputs"])[:, -1] - golden["outputs"]).max(axis=1)
 
-    wanted = [float(model(samples()[:, : t + 1])[0, 0]) for t in range(STEPS)]
-    assert np.abs(program.outputs_of(stepped(program, samples()))[:, 0] - wanted).max() < 1e-6
+    assert (differences <= 1e-6).all() if is_right else (differences > 0.01).all()
