@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
+
+from tests.goldens.writing import outputs, quiet_keras, save, set_random_weights
 
 FOLDER = Path(__file__).parent
 FEATURES, TIMESTEPS, SEQUENCES = 3, 6, 4
@@ -102,22 +103,15 @@ def architectures(keras):
 
 def main() -> None:
     """One `.keras` and one `.npz` of inputs and outputs for each architecture, some also as `.h5`."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-
+    keras = quiet_keras()
     generator = np.random.default_rng(20)
     for name, layers in architectures(keras).items():
         keras.utils.set_random_seed(len(name))
         steps = None if name.endswith("_any_length") else TIMESTEPS
         model = keras.Sequential([keras.layers.Input((steps, FEATURES)), *layers], name=name)
-        # Fresh weights have zero biases and small kernels; these do not forgive a bias or gate in the wrong place.
-        model.set_weights([generator.normal(0, 0.5, weight.shape).astype(np.float32) for weight in model.get_weights()])
+        set_random_weights(model, generator)
         inputs = generator.standard_normal((SEQUENCES, TIMESTEPS, FEATURES)).astype(np.float32)
-        outputs = np.asarray(model(inputs, training=False), np.float32)
-        model.save(FOLDER / f"{name}.keras")
-        if name in ALSO_HDF5:
-            model.save(FOLDER / f"{name}.h5")
-        np.savez_compressed(FOLDER / f"{name}.npz", inputs=inputs, outputs=outputs)
+        save(FOLDER, model, ALSO_HDF5, inputs=inputs, outputs=outputs(model, inputs)[0])
 
 
 if __name__ == "__main__":

@@ -6,13 +6,20 @@ model has nothing to say about one.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 
-FOLDER = Path(__file__).parent / "graphs"
-FEATURES, TIMESTEPS, SEQUENCES = 3, 12, 4
+from tests.goldens.writing import (
+    FEATURES,
+    GRAPHS,
+    SEQUENCES,
+    TIMESTEPS,
+    outputs,
+    quiet_keras,
+    save,
+    set_random_weights,
+    sigmoid_head,
+)
+
 MASK_VALUES = {"masked_recurrent": 0.0, "masked_average": -1.0, "masked_flatten": 0.0, "masked_per_step": 0.0}
 ALSO_HDF5 = (
     *("shared_layers", "nested_models", "masked_recurrent", "strided_windows", "normalisations"),
@@ -145,10 +152,7 @@ def sequential(keras):
 def together(keras):
     """As `functional`: layers that are stepped together with the one after them, and parts of a sequence."""
     lay, ops = keras.layers, keras.ops
-    every = {"return_sequences": True}
-
-    def head(*values):
-        return lay.Dense(1, activation="sigmoid")(values[0] if len(values) == 1 else lay.Concatenate()(list(values)))
+    every, head = {"return_sequences": True}, sigmoid_head(keras)
 
     def cells(x):
         y = lay.RNN(lay.LSTMCell(4), **every)(x)
@@ -265,19 +269,12 @@ def functional_models(keras, functions):
         yield name, keras.Model(inputs, function(inputs), name=name), steps
 
 
-def weight(generator, variable):
-    """Far from what it is initialised to; variances are positive."""
-    values = generator.normal(0, 0.5, variable.shape).astype(np.float32)
-    return np.abs(values) + np.float32(0.1) if "variance" in variable.path else values
-
-
 def answers(model, inputs):
     """What Keras predicts for the sequences, (N, T, K): an output of the sequence is step T's, those for each step end
     with it, and where there is none it is NaN."""
-    found = model(inputs, training=False)
     parts = []
-    for output in found if isinstance(found, list) else [found]:
-        known = np.asarray(output) if len(output.shape) == 3 else np.asarray(output)[:, None]
+    for output in outputs(model, inputs):
+        known = output if output.ndim == 3 else output[:, None]
         before = np.full((len(inputs), inputs.shape[1] - known.shape[1], known.shape[2]), np.nan, np.float32)
         parts.append(np.concatenate([before, known], axis=1))
     return np.concatenate(parts, axis=2)
@@ -285,13 +282,9 @@ def answers(model, inputs):
 
 def main() -> None:
     """One `.keras` and one `.npz` for each, some also as `.h5`."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-
-    FOLDER.mkdir(exist_ok=True)
     generator = np.random.default_rng(21)
-    for name, model, steps in models(keras):
-        model.set_weights([weight(generator, variable) for variable in model.weights])
+    for name, model, steps in models(quiet_keras()):
+        set_random_weights(model, generator)
         inputs = generator.standard_normal((SEQUENCES, TIMESTEPS, FEATURES)).astype(np.float32)
         if name in MASK_VALUES:
             inputs[[0, 1, 1, 2, 2, 3], [3, 1, 2, 5, 6, TIMESTEPS - 1]] = MASK_VALUES[name]
@@ -300,10 +293,7 @@ def main() -> None:
         for step in range(shortest, TIMESTEPS) if steps is None else ():
             at = prefixes[:, step - 1]
             prefixes[:, step - 1] = np.where(np.isnan(at), answers(model, inputs[:, :step])[:, -1], at)
-        model.save(FOLDER / f"{name}.keras")
-        if name in ALSO_HDF5:
-            model.save(FOLDER / f"{name}.h5")
-        np.savez_compressed(FOLDER / f"{name}.npz", inputs=inputs, prefixes=prefixes)
+        save(GRAPHS, model, ALSO_HDF5, inputs=inputs, prefixes=prefixes)
 
 
 if __name__ == "__main__":

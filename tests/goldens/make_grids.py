@@ -5,23 +5,18 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 
-from tests.goldens.make_graphs import FOLDER, SEQUENCES, answers, weight
+from tests.goldens.writing import GRAPHS, SEQUENCES, of_prefixes, quiet_keras, save, set_random_weights, sigmoid_head
 
 TIMESTEPS = 6
 ALSO_HDF5 = ("grids_of_one_dimension", "grids_of_two_dimensions")
 
 
 def models(keras):
-    """Name → model, number of steps where it is fixed."""
+    """Models, each with its number of steps where that is fixed."""
     lay = keras.layers
-    every = {"return_sequences": True}
-
-    def head(*parts):
-        return lay.Dense(1, activation="sigmoid")(lay.Concatenate()(parts) if len(parts) > 1 else parts[0])
+    every, head = {"return_sequences": True}, sigmoid_head(keras)
 
     def grids_of_one_dimension(steps=None):
         x = lay.Input((steps, 5, 2))
@@ -53,34 +48,30 @@ def models(keras):
     for function in (grids_of_one_dimension, grids_of_two_dimensions, grids_flattened, grids_and_features):
         name = function.__name__
         inputs, output = function()
-        yield name, keras.Model(inputs, output, name=name), TIMESTEPS if name == "grids_flattened" else None
+        yield keras.Model(inputs, output, name=name), TIMESTEPS if name == "grids_flattened" else None
 
 
 def main() -> None:
     """One `.keras` and one `.npz` for each, some also as `.h5`."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-
-    for number, (name, model, fixed) in enumerate(models(keras)):
+    for number, (model, fixed) in enumerate(models(quiet_keras())):
         generator = np.random.default_rng(number)
-        model.set_weights([weight(generator, variable) for variable in model.weights])
+        set_random_weights(model, generator)
         parts = []
         for each in model.inputs:
             # A static one changes from step to step; what Keras is given is that of the last step.
             shape = (SEQUENCES, TIMESTEPS, *each.shape[2 if len(each.shape) > 2 else 1 :])
             parts.append(generator.standard_normal(shape).astype(np.float32))
-        prefixes = np.full((SEQUENCES, TIMESTEPS, 1), np.nan, np.float32)
-        for step in range(fixed or 1, TIMESTEPS + 1):
-            now = [
-                part[:, :step] if len(each.shape) > 2 else part[:, step - 1]
+
+        def given(length, model=model, parts=parts):
+            found = [
+                part[:, :length] if len(each.shape) > 2 else part[:, length - 1]
                 for part, each in zip(parts, model.inputs, strict=True)
             ]
-            prefixes[:, step - 1] = answers(model, now if len(now) > 1 else now[0])
-        model.save(FOLDER / f"{name}.keras")
-        if name in ALSO_HDF5:
-            model.save(FOLDER / f"{name}.h5")
+            return found if len(found) > 1 else found[0]
+
+        prefixes = of_prefixes(model, range(fixed or 1, TIMESTEPS + 1), given)
         rows = [part.reshape(SEQUENCES, TIMESTEPS, -1) for part in parts]
-        np.savez_compressed(FOLDER / f"{name}.npz", inputs=np.concatenate(rows, axis=-1), prefixes=prefixes)
+        save(GRAPHS, model, ALSO_HDF5, inputs=np.concatenate(rows, axis=-1), prefixes=prefixes)
 
 
 if __name__ == "__main__":

@@ -6,11 +6,18 @@ predicts for a prefix is with those of its last step.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 
-from tests.goldens.make_graphs import FOLDER, SEQUENCES, TIMESTEPS, answers, weight
+from tests.goldens.writing import (
+    GRAPHS,
+    SEQUENCES,
+    TIMESTEPS,
+    of_prefixes,
+    quiet_keras,
+    save,
+    set_random_weights,
+    sigmoid_head,
+)
 
 ALSO_HDF5 = ("static_input", "only_ids", "ids_and_features")
 IDS = 6
@@ -19,12 +26,9 @@ REPEATED = "repeated_static_input"
 
 
 def models(keras):
-    """Name → inputs in the model's order, output."""
+    """Models of the inputs that each function gives, in the order of its list, and of its output."""
     lay = keras.layers
-    every = {"return_sequences": True}
-
-    def head(*parts):
-        return lay.Dense(1, activation="sigmoid")(lay.Concatenate()(parts) if len(parts) > 1 else parts[0])
+    every, head = {"return_sequences": True}, sigmoid_head(keras)
 
     def two_sequences(steps=None):
         a, b = lay.Input((steps, 2), name="left"), lay.Input((steps, 3), name="right")
@@ -83,40 +87,39 @@ def models(keras):
     )
     for function in found:
         inputs, output = function()
-        yield function.__name__, keras.Model(inputs, output, name=function.__name__)
+        yield keras.Model(inputs, output, name=function.__name__)
 
 
 def main() -> None:
     """One `.keras` and one `.npz` for each, some also as `.h5`."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-
-    for number, (name, model) in enumerate(models(keras)):
+    keras = quiet_keras()
+    for number, model in enumerate(models(keras)):
         generator = np.random.default_rng(number)
-        model.set_weights([weight(generator, variable) for variable in model.weights])
-        parts, given = [], []
+        set_random_weights(model, generator)
+        parts, kinds = [], []
         for each in model.inputs:
             if each.name.startswith("ids"):
                 parts.append(generator.integers(0, IDS, (SEQUENCES, TIMESTEPS, 1)).astype(np.float32))
-                given.append(None)
+                kinds.append("ids")
                 continue
             part = generator.standard_normal((SEQUENCES, TIMESTEPS, each.shape[-1])).astype(np.float32)
             share = generator.random((SEQUENCES, TIMESTEPS))
             part[share < 0.2], part[share > 0.8] = 0, 1
-            parts.append(np.repeat(part[:, :1], TIMESTEPS, axis=1) if name == REPEATED and not given else part)
-            given.append(len(each.shape) == 2)
+            parts.append(np.repeat(part[:, :1], TIMESTEPS, axis=1) if model.name == REPEATED and not kinds else part)
+            kinds.append("static" if len(each.shape) == 2 else "sequence")
+
+        def given(length, model=model, parts=parts, kinds=kinds):
+            taken = {
+                "ids": lambda part: part[:, :length, 0],
+                "static": lambda part: part[:, length - 1],
+                "sequence": lambda part: part[:, :length],
+            }
+            found = [taken[kind](part) for part, kind in zip(parts, kinds, strict=True)]
+            return keras.tree.pack_sequence_as(model.input, found)
+
         fixed = max((each.shape[1] or 0 for each in model.inputs if len(each.shape) == 3), default=0)
-        prefixes = np.full((SEQUENCES, TIMESTEPS, 1), np.nan, np.float32)
-        for step in range(fixed or 1, TIMESTEPS + 1):
-            now = [
-                part[:, :step, 0] if static is None else part[:, step - 1] if static else part[:, :step]
-                for part, static in zip(parts, given, strict=True)
-            ]
-            prefixes[:, step - 1] = answers(model, keras.tree.pack_sequence_as(model.input, now))
-        model.save(FOLDER / f"{name}.keras")
-        if name in ALSO_HDF5:
-            model.save(FOLDER / f"{name}.h5")
-        np.savez_compressed(FOLDER / f"{name}.npz", inputs=np.concatenate(parts, axis=-1), prefixes=prefixes)
+        prefixes = of_prefixes(model, range(fixed or 1, TIMESTEPS + 1), given)
+        save(GRAPHS, model, ALSO_HDF5, inputs=np.concatenate(parts, axis=-1), prefixes=prefixes)
 
 
 if __name__ == "__main__":

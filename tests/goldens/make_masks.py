@@ -5,11 +5,19 @@ A fifth of the steps are zeros, another fifth are ones: what `Masking(0.0)` and 
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 
-from tests.goldens.make_graphs import FEATURES, FOLDER, SEQUENCES, TIMESTEPS, answers, weight
+from tests.goldens.writing import (
+    FEATURES,
+    GRAPHS,
+    SEQUENCES,
+    TIMESTEPS,
+    of_prefixes,
+    quiet_keras,
+    save,
+    set_random_weights,
+    sigmoid_head,
+)
 
 ALSO_HDF5 = ("masks_merged", "mask_passed_on")
 WINDOWED = {"mask_dropped": 7, "mask_behind_strides": 5}
@@ -19,10 +27,7 @@ WINDOWED = {"mask_dropped": 7, "mask_behind_strides": 5}
 def functional(keras):
     """Name → function of the input."""
     lay, ops = keras.layers, keras.ops
-    every = {"return_sequences": True}
-
-    def head(*parts):
-        return lay.Dense(1, activation="sigmoid")(lay.Concatenate()(parts) if len(parts) > 1 else parts[0])
+    every, head = {"return_sequences": True}, sigmoid_head(keras)
 
     def masks_merged(x):
         a, b = lay.Dense(3)(lay.Masking(0.0)(x)), lay.LSTM(3, **every)(lay.Masking(1.0)(x))
@@ -104,24 +109,18 @@ def functional(keras):
 
 def main() -> None:
     """One `.keras` and one `.npz` for each, some also as `.h5`."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-
+    keras = quiet_keras()
     for number, (name, function) in enumerate(functional(keras).items()):
         generator = np.random.default_rng(number)
         given = keras.layers.Input((None, FEATURES))
         model = keras.Model(given, function(given), name=name)
-        model.set_weights([weight(generator, variable) for variable in model.weights])
+        set_random_weights(model, generator)
         inputs = generator.standard_normal((SEQUENCES, TIMESTEPS, FEATURES)).astype(np.float32)
         share = generator.random((SEQUENCES, TIMESTEPS))
         inputs[share < 0.2], inputs[share > 0.8] = 0, 1
-        prefixes = np.full((SEQUENCES, TIMESTEPS, 1), np.nan, np.float32)
-        for step in range(WINDOWED.get(name, 1), TIMESTEPS + 1):
-            prefixes[:, step - 1] = answers(model, inputs[:, :step])
-        model.save(FOLDER / f"{name}.keras")
-        if name in ALSO_HDF5:
-            model.save(FOLDER / f"{name}.h5")
-        np.savez_compressed(FOLDER / f"{name}.npz", inputs=inputs, prefixes=prefixes)
+        lengths = range(WINDOWED.get(name, 1), TIMESTEPS + 1)
+        prefixes = of_prefixes(model, lengths, lambda length, inputs=inputs: inputs[:, :length])
+        save(GRAPHS, model, ALSO_HDF5, inputs=inputs, prefixes=prefixes)
 
 
 if __name__ == "__main__":
