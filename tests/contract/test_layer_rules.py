@@ -22,7 +22,7 @@ from worker.ports import Stepper
 
 ENGINES = ("numpy", "tensorflow")
 STREAMS, WIDTH = 4, 3
-TOLERANCE = 2e-6
+TOLERANCE = 1e-6
 """Relative to numbers of the size of one."""
 
 Build = Callable[[RandomModel, Any], Any]

@@ -8,7 +8,9 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pytest
 
+from worker.errors import ModelNotStreamable
 from worker.model.compile import compile_model
 from worker.model.files.reading import ModelFile
 from worker.model.program import StepProgram
@@ -81,6 +83,14 @@ class RandomModel:
         inner = {"layers": self._layers, "input_layers": self._inputs, "output_layers": outputs}
         configuration = {"class_name": "Functional", "config": inner}
         return compile_model(ModelFile(Path("random.keras"), configuration, self.keras_major, self._weights), timesteps)
+
+    def refusal(self, output: Any, timesteps: int | None = TIMESTEPS) -> str:
+        """The one line that says why such a model cannot be stepped, and the way out."""
+        with pytest.raises(ModelNotStreamable) as refused:
+            self.program(output, timesteps)
+        assert "\n" not in str(refused.value)
+        assert refused.value.hint
+        return str(refused.value)
 
     def _weights(self, path: str, _class_name: str, _number: int) -> list[np.ndarray]:
         return self.weights.get(path, [])

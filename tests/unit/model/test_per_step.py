@@ -36,13 +36,6 @@ def model_of(fixed: bool = True) -> RandomModel:
     return RandomModel(0, features=WIDTH, fixed=fixed)
 
 
-def refusal(model: RandomModel, output) -> str:
-    with pytest.raises(ModelNotStreamable) as refused:
-        model.program(output)
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
-
-
 @pytest.mark.parametrize("name", ["one_per_step", "masked_per_step", "windows_per_step", "per_step_and_last"])
 def test_a_step_is_published_as_exact_and_is_what_keras_predicts_there_for_the_whole_sequence(name):
     golden = np.load(GRAPHS / f"{name}.npz")
@@ -92,7 +85,7 @@ def test_with_strides_there_is_no_output_for_every_step():
     model = model_of()
     window = model.add("MaxPooling1D", [sequence(model)], [], pool_size=[2], strides=[2])
 
-    assert "one output every 2 steps" in refusal(model, dense(model, window))
+    assert "one output every 2 steps" in model.refusal(dense(model, window))
 
 
 def test_an_output_per_step_beside_one_that_is_known_at_the_end_only_is_refused():
@@ -100,20 +93,20 @@ def test_an_output_per_step_beside_one_that_is_known_at_the_end_only_is_refused(
     value = sequence(model)
     flat = model.add("Flatten", [value], [])
 
-    assert "known at the last step only" in refusal(model, [dense(model, value), dense(model, flat, rows=33)])
+    assert "known at the last step only" in model.refusal([dense(model, value), dense(model, flat, rows=33)])
 
 
 def test_samples_given_back_are_no_output():
     model = model_of()
 
-    assert "gives its samples back" in refusal(model, [model.input, dense(model, sequence(model))])
+    assert "gives its samples back" in model.refusal([model.input, dense(model, sequence(model))])
 
 
 def test_a_softmax_layer_behind_a_mask_is_refused_as_the_head_too():
     model = model_of()
     masked = model.add("Masking", [model.input], [], mask_value=0.0)
 
-    assert "a softmax layer cannot be masked" in refusal(model, model.add("Softmax", [masked], []))
+    assert "a softmax layer cannot be masked" in model.refusal(model.add("Softmax", [masked], []))
 
 
 def test_predictions_of_keras_are_those_of_the_last_steps():
@@ -135,12 +128,15 @@ def ending(activation="sigmoid", every=False, heads=1):
 
 
 def test_buffer_mode_is_recommended_where_it_could_serve_the_model():
-    assert "--mode buffer" in refusal(*ending())
+    model, output = ending()
+
+    assert "--mode buffer" in model.refusal(output)
 
 
 @pytest.mark.parametrize("end", [{"activation": "linear"}, {"every": True}, {"heads": 2}], ids=str)
 def test_buffer_mode_is_not_recommended_where_it_would_refuse_the_end_of_the_model(end):
-    text = refusal(*ending(**end))
+    model, output = ending(**end)
+    text = model.refusal(output)
 
     assert "buffer" not in text
     assert "backwards" in text
