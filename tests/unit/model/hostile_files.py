@@ -21,6 +21,7 @@ Make = Callable[[], bytes]
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
 KERAS, HDF5 = GOLDENS / "lstm_flatten.keras", GOLDENS / "lstm_flatten.h5"
+LAYER = "model_weights/lstm"
 
 
 class Unpicklable:
@@ -39,6 +40,10 @@ def zip_of(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED, t
     return buffer.getvalue()
 
 
+def zip_without(part: str) -> Make:
+    return lambda: zip_of({name: content for name, content in members_of(KERAS).items() if name != part})
+
+
 def members_of(path: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
@@ -51,13 +56,15 @@ def tar_of(path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def with_fields(content: bytes, local: int, central: int, value: bytes) -> bytes:
-    """A zip with other bytes at these offsets of all its local headers and of those of its directory."""
+def with_fields(content: bytes, local: int, central: int, value: bytes, member: bytes = b"") -> bytes:
+    """A zip with other bytes at these offsets of its local headers and of those of its directory, of all members or of
+    one."""
     changed = bytearray(content)
-    for signature, offset in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+    for signature, offset, name in ((b"PK\x03\x04", local, 30), (b"PK\x01\x02", central, 46)):
         at = content.find(signature)
         while at >= 0:
-            changed[at + offset : at + offset + len(value)] = value
+            if content.startswith(member, at + name):
+                changed[at + offset : at + offset + len(value)] = value
             at = content.find(signature, at + 4)
     return bytes(changed)
 
@@ -153,7 +160,7 @@ def kernel_replaced(make: Callable[[h5py.Group, str], object]) -> Make:
     """The first kernel as something else."""
 
     def change(file: h5py.File) -> None:
-        layer = file["model_weights/lstm"]
+        layer = file[LAYER]
         name = layer.attrs["weight_names"][0]
         name = name.decode() if isinstance(name, bytes) else name
         del layer[name]
@@ -181,7 +188,17 @@ def root_attribute(name: str, value: Any) -> Make:
 
 
 def names_of_weights(value: Any) -> Make:
-    return lambda: hdf5_with(lambda file: file["model_weights/lstm"].attrs.__setitem__("weight_names", value))
+    return lambda: hdf5_with(lambda file: file[LAYER].attrs.__setitem__("weight_names", value))
+
+
+def linked(name: str) -> Callable[[h5py.File], None]:
+    """What has this name is behind a link instead."""
+
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file[name] = h5py.ExternalLink("/nowhere", "/x")
+
+    return change
 
 
 def contains_itself(file: h5py.File) -> None:
@@ -205,9 +222,8 @@ def safetensors(header: Any, data: bytes = b"") -> bytes:
 
 
 TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-MATRIX = {"dtype": "F32", "shape": [1, 2], "data_offsets": [0, 8]}
 TENSORFLOW_OPERATION = {"class_name": "TensorFlowOpLayer", "config": {"name": "FFT"}}
-LATER = {**TENSOR, "data_offsets": [8, 16]}
+PARTS = ("metadata.json", "config.json", "model.weights.h5")
 GZIP = {"chunks": (1,), "compression": "gzip"}
 
 MISTAKEN: dict[str, tuple[Make, str]] = {
@@ -229,6 +245,7 @@ MISTAKEN: dict[str, tuple[Make, str]] = {
     "arrays of NumPy": (lambda: zip_of({"x.npy": b"\x93NUMPY"}), "NumPy"),
     "text": (lambda: b"t,a,b\n1,2,3\n", "neither"),
     "nothing": (lambda: b"", "is empty"),
+    "one byte": (lambda: b"P", "neither"),
     "zeros": (lambda: bytes(4096), "neither"),
     "Keras 1": (lambda: hdf5_with(keras_1), "Keras 1"),
     "weights alone": (lambda: hdf5_with(without_architecture), "weights but no architecture"),
@@ -241,8 +258,10 @@ ARCHIVES: dict[str, tuple[Make, str]] = {
         "declares model.weights.h5 of 8388608 bytes",
     ),
     "a bomb that declares little": (
-        lambda: with_fields(zip_of(members_of(KERAS) | {"config.json": bytes(8 << 20)}), 22, 24, b"\x10\0\0\0"),
-        "",
+        lambda: with_fields(
+            zip_of(members_of(KERAS) | {"config.json": bytes(8 << 20)}), 22, 24, b"\0\x10\0\0", b"config.json"
+        ),
+        "Bad CRC-32 for file 'config.json'",
     ),
     "a member that declares more than the bound": (
         lambda: with_fields(KERAS.read_bytes(), 22, 24, b"\xf0\xff\xff\xff"),
@@ -261,15 +280,23 @@ ARCHIVES: dict[str, tuple[Make, str]] = {
         lambda: zip_of({f"../../{name}": content for name, content in members_of(KERAS).items()}),
         "without the folder",
     ),
+    **{f"a zip without {part}": (zip_without(part), f"is a zip without {part}") for part in PARTS},
+    "the first bytes of a zip": (lambda: b"PK\x03\x04", "damaged"),
     "a truncated zip": (lambda: KERAS.read_bytes()[:-200], "damaged"),
     "a zip with a wrong checksum": (lambda: with_fields(KERAS.read_bytes(), 14, 16, b"\0\0\0\0"), "damaged"),
     "weights in a zip that are no HDF5": (lambda: zip_of(members_of(KERAS) | {"model.weights.h5": b"x"}), "damaged"),
 }
 CONFIGURATIONS: dict[str, tuple[Make, str]] = {
     "a configuration that is a list": (configuration_text(b"[]"), "no configuration"),
+    "a number for a configuration": (configuration_text(b"7"), "no configuration"),
+    "null for a configuration": (configuration_text(b"null"), "no configuration"),
+    "an empty configuration": (configuration_text(b""), "no JSON"),
+    "JSON of 100 levels": (configuration_text(b'{"class_name": ' + b"[" * 100 + b"]" * 100 + b"}"), "no configuration"),
+    "JSON of 500 levels": (configuration_text(b'{"class_name": ' + b"[" * 500 + b"]" * 500 + b"}"), "no configuration"),
+    "a model of another class": (lambda: configured(lambda c: c.update(class_name="Mine")), "neither Sequential nor"),
     "a configuration that is no JSON": (configuration_text(b"{"), "no JSON"),
     "a configuration in another encoding": (configuration_text(b"\xff\xfe\x00{"), "no JSON"),
-    "deep JSON": (configuration_text(b'{"class_name": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), ""),
+    "deep JSON": (configuration_text(b'{"class_name": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "that is no "),
     "a number of many digits": (configuration_text(b'{"class_name": ' + b"9" * 5000 + b"}"), "no JSON"),
     "a key twice": (configuration_text(b'{"class_name": "Sequential", "class_name": "Mine"}'), "'class_name' twice"),
     "a custom class": (entry_with(registered_name="mine>LSTM", module="mine"), "custom class"),
@@ -281,18 +308,21 @@ CONFIGURATIONS: dict[str, tuple[Make, str]] = {
     "no layers": (lambda: configured(lambda c: c["config"].update(layers=[])), "no list"),
     "layers as an object": (lambda: configured(lambda c: c["config"].update(layers={})), "no list"),
     "a layer that is a number": (lambda: configured(lambda c: c["config"].update(layers=[7])), "no class"),
-    "many layers": (lambda: configured(lambda c: c["config"].update(layers=layers(c) * 900)), ""),
+    "many layers": (lambda: configured(lambda c: c["config"].update(layers=layers(c) * 900)), "declares config.json"),
     "two layers of one name": (layer_as("LeakyReLU", 3, name="lstm"), "two layers are called 'lstm'"),
     "a name of two lines": (lstm_with(name="a\nb\x1b[2J"), "'a\\nb\\x1b[2J'"),
-    "a name without end": (lstm_with(name="x" * 100_000), ""),
+    "a name without end": (lstm_with(name="x" * 100_000), f"layer 1 has the name '{'x' * 40}'"),
     "units beyond all bounds": (lstm_with(units=1 << 60), "'lstm'"),
     "negative units": (lstm_with(units=-1), "'lstm'"),
     "units as text": (lstm_with(units="8"), "'lstm'"),
     "units that are no number": (lstm_with(units=float("nan")), "'lstm'"),
-    "units of another kernel": (lstm_with(units=5), "'lstm' (LSTM)"),
+    "units of another kernel": (
+        lstm_with(units=5),
+        "'lstm' (LSTM) cannot be stepped: its configuration implies weights of [(3, 20)",
+    ),
     "an unknown activation": (lstm_with(activation="__import__"), "activation"),
     "an activation with code": (lstm_with(activation={"class_name": "function", "config": "eval"}), "activation"),
-    "a slope that is no number": (layer_as("LeakyReLU", negative_slope=float("nan")), ""),
+    "a slope that is no number": (layer_as("LeakyReLU", negative_slope=float("nan")), "a parameter is nan"),
     "a layer called by itself": (functional_file({"last": ["last"]}), "layer 'last' depends on itself"),
     "a cycle": (functional_file({"a": ["b"], "b": ["a"], "last": ["a"]}), "depends on itself"),
     "a layer that is not there": (
@@ -300,9 +330,7 @@ CONFIGURATIONS: dict[str, tuple[Make, str]] = {
         "layer 'last' depends on itself or on nothing",
     ),
     "an operation of TensorFlow": (
-        functional_file(
-            {"op": ["input"], "last": ["op"]}, op={"class_name": "TensorFlowOpLayer", "config": {"name": "F"}}
-        ),
+        functional_file({"op": ["input"], "last": ["op"]}, op=TENSORFLOW_OPERATION),
         "'op' (TensorFlowOpLayer) cannot be stepped",
     ),
     "an output that is not there": (functional_file({"a": ["input"]}), "the output 'last' is computed by no layer"),
@@ -315,8 +343,11 @@ CONFIGURATIONS: dict[str, tuple[Make, str]] = {
 ARRAYS: dict[str, tuple[Make, str]] = {
     "a truncated HDF5 file": (lambda: HDF5.read_bytes()[:-200], "damaged"),
     "an HDF5 file of its first bytes": (lambda: HDF5.read_bytes()[:8] + bytes(500), "damaged"),
-    "a group within itself": (lambda: hdf5_with(contains_itself), ""),
-    "a chunked bomb": (kernel_stored_as(shape=(1 << 28,), dtype="f4", chunks=(1 << 20,), compression="gzip"), ""),
+    "a group within itself": (lambda: hdf5_with(contains_itself), "damaged"),
+    "a chunked bomb": (
+        kernel_stored_as(shape=(1 << 28,), dtype="f4", chunks=(1 << 20,), compression="gzip"),
+        "512 MiB",
+    ),
     "a bomb of one chunk": (kernel_stored_as(data=np.zeros(1 << 20), chunks=(1 << 20,), compression="gzip"), "'lstm'"),
     "chunks beyond the bound": (kernel_stored_as(shape=(1 << 25,), dtype="f4", chunks=(1 << 25,)), "chunks"),
     "too many chunks": (kernel_stored_as(shape=(1 << 20,), dtype="f4", **GZIP), "chunks"),
@@ -334,42 +365,33 @@ ARRAYS: dict[str, tuple[Make, str]] = {
     "references for weights": (kernel_stored_as(shape=(3, 16), dtype=h5py.ref_dtype), "numbers"),
     "a type for weights": (kernel_replaced(lambda group, name: group.__setitem__(name, np.dtype("f4"))), "numbers"),
     "a group for weights": (kernel_replaced(lambda group, name: group.create_group(name)), "numbers"),
-    "weights that are not numbers": (kernel_stored_as(data=np.full((3, 16), np.nan, "f4")), "not finite"),
-    "weights without end": (kernel_stored_as(data=np.full((3, 16), 1e300)), "not finite"),
+    "weights that are not numbers": (kernel_stored_as(data=np.full((3, 16), np.nan, "f4")), "'lstm' are not finite"),
+    "infinite weights": (kernel_stored_as(data=np.full((3, 16), np.inf, "f4")), "'lstm' are not finite"),
+    "weights without end": (kernel_stored_as(data=np.full((3, 16), 1e300)), "'lstm' are not finite"),
     "a kernel on its side": (kernel_stored_as(data=np.zeros((16, 3), "f4")), "'lstm' (LSTM)"),
-    "weights behind a soft link": (kernel_link(h5py.SoftLink("/model_weights/lstm_1")), "behind a link"),
-    "weights behind a link to a file": (kernel_link(h5py.ExternalLink("/etc/passwd", "/x")), "behind a link"),
+    "weights behind a soft link": (kernel_link(h5py.SoftLink(f"/{LAYER}_1")), "behind a link"),
+    "weights behind a link to a file": (kernel_link(h5py.ExternalLink(str(HDF5), LAYER + "_1")), "behind a link"),
+    "weights behind a link to nothing": (kernel_link(h5py.ExternalLink("/nowhere", "/x")), "behind a link"),
+    "a layer behind a link": (lambda: hdf5_with(linked(LAYER)), "behind a link"),
+    "all weights behind a link": (lambda: hdf5_with(linked("model_weights")), "behind a link"),
+    "a layer without weights": (lambda: hdf5_with(lambda file: file.__delitem__(LAYER)), "'lstm' (LSTM)"),
+    "a missing array": (kernel_replaced(lambda *_: None), "damaged"),
     "weights in a device": (
         kernel_stored_as(shape=(3, 16), dtype="f4", external=[("/dev/zero", 0, h5py.h5f.UNLIMITED)]),
         "another file",
     ),
     "virtual weights": (kernel_replaced(virtual_kernel), "another file"),
     "an attribute of many texts": (root_attribute("model_config", ["x"] * 500), "declares the shape (500,)"),
-    "a configuration that is a number": (root_attribute("model_config", 7), ""),
-    "names that are numbers": (names_of_weights(7), ""),
+    "an attribute of numbers": (root_attribute("model_config", np.zeros(3)), "declares the shape (3,)"),
+    "an attribute that is empty": (root_attribute("model_config", h5py.Empty("f4")), "damaged"),
+    "an attribute that is a number": (root_attribute("model_config", 7), "no configuration"),
+    "an attribute that is a zip": (root_attribute("model_config", b"PK"), "model_config that is no JSON"),
+    "an attribute that is no JSON": (root_attribute("model_config", b"{"), "model_config that is no JSON"),
+    "names that are numbers": (names_of_weights(7), "damaged"),
+    "names that are one text": (names_of_weights("kernel"), "damaged"),
     "names that lead upwards": (names_of_weights([b"../../model_weights"]), "damaged"),
+    "names that lead to the root": (names_of_weights([b"/"]), "damaged"),
     "more names than arrays": (names_of_weights([b"x"] * 100), "100 arrays"),
     "fewer names than arrays": (names_of_weights([b"x"][:0]), "'lstm'"),
     "a header beyond the file": (lambda: (1 << 40).to_bytes(8, "little") + b"{}", "neither"),
-}
-TENSORS: dict[str, tuple[Make, str]] = {
-    name: (lambda content=content: content, said)
-    for name, content, said in [
-        ("a header that is no object", safetensors(b"{]"), "no JSON"),
-        ("a tensor twice", safetensors(b'{"w": {}, "w": {}}'), "'w' twice"),
-        ("a tensor outside of the file", safetensors({"w": {**TENSOR, "data_offsets": [0, 1 << 40]}}), "outside"),
-        ("a tensor that ends first", safetensors({"w": {**TENSOR, "data_offsets": [8, 0]}}, bytes(8)), "outside"),
-        ("a tensor of another size", safetensors({"w": {**TENSOR, "shape": [1 << 30]}}, bytes(8)), "other bytes"),
-        ("tensors that overlap", safetensors({"w": TENSOR, "fc.weight": MATRIX}, bytes(8)), "overlap"),
-        ("a negative shape", safetensors({"w": {**TENSOR, "shape": [-2]}}, bytes(8)), "without"),
-        ("a shape of many dimensions", safetensors({"w": {**TENSOR, "shape": [1] * 60}}, bytes(8)), "outside"),
-        ("a tensor without a dtype", safetensors({"w": {"shape": [2], "data_offsets": [0, 8]}}, bytes(8)), "without"),
-        ("a tensor of integers", safetensors({"fc.weight": {**MATRIX, "dtype": "I32"}}, bytes(8)), "dtype 'I32'"),
-        ("a tensor that is a number", safetensors({"w": 7}), "no object"),
-        ("a tensor that is not finite", safetensors({"fc.weight": MATRIX}, b"\xff" * 8), "not finite"),
-        ("many tensors", safetensors({f"w{n}": TENSOR for n in range(5_000)}, bytes(8)), "tensors"),
-        ("a tensor that nobody names", safetensors({"fc.weight": MATRIX, "w": LATER}, bytes(16)), "no module"),
-        ("no tensors", safetensors({"__metadata__": {"format": "pt"}}), "does not have"),
-        ("a header of 5 MiB", safetensors({"__metadata__": {"x": "x" * (5 << 20)}}), "header of"),
-    ]
 }

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.model import hostile_files
-from tests.unit.model.hostile_files import ARCHIVES, ARRAYS, CONFIGURATIONS, GOLDENS, KERAS, MISTAKEN, TENSORS
+from tests.unit.model.hostile_files import ARCHIVES, ARRAYS, CONFIGURATIONS, GOLDENS, KERAS, MISTAKEN
+from tests.unit.model.hostile_tensors import TENSORS
 from worker.errors import ModelNotStreamable
 from worker.model.load import load_program
 
@@ -122,7 +123,7 @@ def place(kind: str, folder: Path) -> Path:
         ("a link to a directory", "is a directory"),
         ("a link to itself", "cannot be read"),
         ("a sparse file of 2 TiB", "larger than"),
-        ("a file that is not there", "does not exist"),
+        ("a file that is not there", "does not exist: set model.path"),
     ],
 )
 def test_what_is_no_file_is_refused_and_not_waited_for(kind, said, tmp_path, refused_kinds):
