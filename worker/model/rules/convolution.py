@@ -30,11 +30,11 @@ def conv1d(layer: Layer) -> Node:
         raise layer.refused("groups are not supported", "build the model with groups=1")
     _check_window(layer, size, dilation)
     kernel, bias = weighted(layer, [(size, layer.width, filters)], (filters,))
+    rows = kernel.reshape(size * layer.width, filters)
     function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
 
     def answer(xp: Any, window: Any) -> Any:
-        """(…, size, F) → (…, filters)."""
-        return function(xp, xp.einsum("...kf,kfo->...o", window, kernel) + bias)
+        return function(xp, xp.reshape(window, (-1, len(rows))) @ rows + bias)
 
     return _windowed(layer, size, stride, dilation, filters, answer, causal)
 
@@ -74,7 +74,7 @@ def separable_conv1d(layer: Layer) -> Node:
 
 
 def _each_feature(xp: Any, window: Any, kernel: Any) -> Any:
-    """Windows (…, size, F), a kernel (size, F, multiplier) → (…, F · multiplier), those of one feature together."""
+    """Windows (B, size, F), a kernel (size, F, multiplier) → (B, F · multiplier), those of one feature together."""
     size, features, multiplier = kernel.shape
     repeated = xp.take(window, np.repeat(np.arange(features), multiplier), axis=-1) if multiplier > 1 else window
     return xp.sum(repeated * kernel.reshape(size, features * multiplier), axis=-2)
@@ -134,7 +134,7 @@ def picked_steps(layer: Layer) -> Node:
 
 def _delayed(layer: Layer, left: int, right: int, kind: str = "sequence") -> Node:
     """Each value `right` steps late, without the first `left`."""
-    return _windowed(layer, right + 1, 1, 1, layer.width, lambda _, window: window[..., 0, :], skipped=left, kind=kind)
+    return _windowed(layer, right + 1, 1, 1, layer.width, lambda _, window: window[:, 0], skipped=left, kind=kind)
 
 
 def _one_step(layer: Layer, number: int) -> Node:
@@ -206,7 +206,8 @@ def _windowed(
     skipped: int = 0,
     kind: str = "sequence",
 ) -> Node:
-    """`answer` takes an array namespace and windows (…, size, F), oldest first; it begins `skipped` windows late."""
+    """`answer` takes an array namespace and windows (B, size, F), oldest first, and gives (B, width); it begins
+    `skipped` windows late."""
     features, kept = layer.width, (size - 1) * dilation
     padding = layer.padding + kept * causal
     if padding > kept:
@@ -237,7 +238,8 @@ def _windowed(
         windows = np.lib.stride_tricks.sliding_window_view(padded, kept + 1, axis=1) if padded.shape[1] > kept else None
         if windows is None:
             return np.zeros((len(x), 0, width))
-        return answer(np, np.moveaxis(windows, -1, -2)[:, skipped::stride, ::dilation])
+        windows = np.moveaxis(windows, -1, -2)[:, skipped::stride, ::dilation]
+        return answer(np, windows.reshape(-1, size, features)).reshape(*windows.shape[:2], width)
 
     exact = "every step" if schedule.always else f"from step {schedule.first} of its input, every {stride}"
     return Node(
