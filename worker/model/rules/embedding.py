@@ -30,23 +30,23 @@ def embedding(layer: Layer) -> Node:
             f"its configuration implies a table of {(count, width)}, the file has {found or 'none'}", WAY_OUT
         )
     table = layer.weights[0]
-    rows_count = len(table)
+    ids_count, features = table.shape
 
     def row(xp: Any, x: Any) -> Any:
         ids = x[:, 0]
-        known = are_ids(xp, ids, rows_count)
+        known = are_ids(xp, ids, ids_count)
         rows = xp.take(table, xp.asarray(xp.where(known, ids, 0), np.int32), axis=0)
         return xp.where(known[:, None], rows, xp.asarray(np.nan, rows.dtype))
 
     def whole(x: Any) -> Any:
         ids = x[..., 0]
-        out = np.full((*ids.shape, table.shape[1]), np.nan)
+        out = np.full((*ids.shape, features), np.nan)
         for each in np.unique(ids).tolist():
-            if each in range(rows_count):
+            if each.is_integer() and 0 <= each < ids_count:
                 out[ids == each] = table[int(each)]
         return out
 
-    node = replace(stateless(layer, row, width=table.shape[1]), whole=whole)
+    node = replace(stateless(layer, row, width=features), whole=whole)
     if not layer.flag("mask_zero"):
         return node
     return replace(node, mask=lambda _, x: x[..., 0] != 0, mask_value=0.0)
