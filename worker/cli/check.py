@@ -220,5 +220,11 @@ def _predicted_by_keras(model: Path, samples: Float32Array) -> Float32Array | st
             return f"it took more than {KERAS_SECONDS_MAX} s"
         if done.returncode == 0:
             return np.asarray(np.load(answered), np.float32)
-    raised = [line for line in done.stderr.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return raised[-1][:300] if raised else f"its process ended with {done.returncode}"
+    return _raised(done.stderr) or f"its process ended with {done.returncode}"
+
+
+def _raised(written: str) -> str:
+    """The error of the last traceback, its first line; nothing where there is none."""
+    _, found, traceback = written.rpartition("Traceback (most recent call last):\n")
+    lines = (line for line in traceback.splitlines() if found and line[:1].strip())
+    return re.sub(r"^worker\.errors\.\w+: ", "", next(lines, ""))[:300]

@@ -131,6 +131,27 @@ def test_check_says_in_one_line_why_keras_has_no_predictions(cli, monkeypatch):
     assert "not compared with Keras: its process ended with 1" in ended.out
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("ValueError: no\nInputs have the shape (1, 2).", "ValueError: no"),
+        ("worker.errors.ModelNotStreamable: m.keras takes 9 features: 4 are allowed", "m.keras takes 9 features: 4"),
+        ("KeyboardInterrupt", "KeyboardInterrupt"),
+    ],
+)
+def test_check_says_with_which_error_keras_ended(cli, monkeypatch, tmp_path, error, told):
+    ending = tmp_path / "python"
+    traceback = f'Traceback (most recent call last):\n  File "m.py", line 1\n    ~~^^\n{error}'
+    ending.write_text(f"#!/bin/sh\ncat >&2 <<'end'\nof a library\n{traceback}\nend\nexit 1\n")
+    ending.chmod(0o755)
+    monkeypatch.setattr(check.sys, "executable", str(ending))
+
+    ended = cli("check", str(GOLDENS / "lstm_flatten.keras"))
+
+    assert ended.code == 0
+    assert f"not compared with Keras: {told}" in ended.out
+
+
 @pytest.mark.parametrize(("wrong_at", "code"), [(None, 0), (3, 2)])
 def test_of_one_output_per_step_every_step_is_compared_with_keras(cli, monkeypatch, wrong_at, code):
     program = load_program(GOLDENS / "graphs" / "one_per_step.keras")
