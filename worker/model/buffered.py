@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def load_buffered(path: Path, timesteps: int | None = None) -> StepProgram:
         outputs=int(model.output_shape[-1]),
         activation=activation,
         fingerprint=_fingerprint(configuration, weights, int(length)),
-        evaluate=_evaluation(model, inputs, fixed),
+        evaluate=_evaluation(path, model, inputs, fixed),
     )
 
 
@@ -130,11 +131,16 @@ def _loaded(path: Path) -> Any:
         # Safe mode executes nothing of the file: no Lambda, no class that is not Keras' own.
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise ModelNotStreamable(
-            f"Keras {keras.__version__} does not load {path}: {reason}",
+            f"Keras {keras.__version__} does not load {path}: {_reason(error)}",
             "build the model in this Keras, give it the weights, and save it with model.save('model.keras')",
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line, without the nodes of a traced function that TensorFlow puts in front."""
+    lines = re.sub(r"{{.*?}} ?", "", str(error)).strip().splitlines()
+    return lines[0][:200].removesuffix(".") if lines else type(error).__name__
 
 
 def _without_activation(path: Path, model: Any) -> str:
@@ -171,7 +177,8 @@ def _calls(model: Any, name: str) -> int:
     return max((len(each.get("inbound_nodes", ())) for each in layers if each["config"].get("name") == name), default=1)
 
 
-def _evaluation(model: Any, inputs: tuple[ModelInput, ...], fixed: int | None) -> Evaluate:
+def _evaluation(path: Path, model: Any, inputs: tuple[ModelInput, ...], fixed: int | None) -> Evaluate:
+    """It raises ModelNotStreamable where Keras cannot run a model of any length on so few samples, or on any number."""
     import tensorflow as tf
 
     shapes = [
@@ -186,7 +193,15 @@ def _evaluation(model: Any, inputs: tuple[ModelInput, ...], fixed: int | None) -
     def evaluate(samples: Float32Array) -> Float32Array:
         known = only_ids(samples, inputs)
         given = np.where(known[:, None, None], samples, np.float32(0))
-        answers = traced(*[tf.constant(part, tf.float32) for part in split(given, inputs)])
+        try:
+            answers = traced(*[tf.constant(part, tf.float32) for part in split(given, inputs)])
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
+            if fixed is not None:
+                raise
+            raise ModelNotStreamable(
+                f"Keras does not run {path} on {samples.shape[1]} sample(s): {_reason(error)}",
+                "build the model for a fixed number of steps, keras.Input((T, F)), and give it these weights",
+            ) from error
         # What is no id makes Keras fail for the whole batch.
         return np.where(known[:, None], np.asarray(answers, np.float32), np.float32(np.nan))
 

@@ -119,6 +119,22 @@ def test_models_that_cannot_be_stepped_give_what_keras_predicts(keras, tmp_path)
         assert load_buffered(path, timesteps=T).fingerprint == loaded.fingerprint
 
 
+def test_a_model_that_keras_runs_on_some_numbers_of_samples_only_is_refused_in_one_line(keras, tmp_path):
+    layers = keras.layers
+    for first, said in (
+        (layers.TimeDistributed(layers.Dense(3)), "slice index"),
+        (layers.Conv1D(3, 4), "size would be negative"),
+    ):
+        backwards = layers.GRU(2, go_backwards=True)
+        keras.Sequential([keras.Input((None, F)), first, backwards, layers.Dense(1, activation="sigmoid")]).save(
+            tmp_path / "some.keras"
+        )
+        with pytest.raises(
+            ModelNotStreamable, match=rf"does not run .*some.keras on \d sample\(s\): .*{said}.*: build"
+        ):
+            verify(load_buffered(tmp_path / "some.keras", timesteps=T))
+
+
 def test_a_head_that_gives_no_probability_and_code_in_a_file_are_refused(keras, tmp_path):
     layers = keras.layers
     keras.Sequential([keras.Input((T, F)), layers.Bidirectional(layers.LSTM(2)), layers.Dense(1)]).save(
