@@ -79,6 +79,13 @@ class _Compiler:
                 f"{self._file.path} gives one output per step and another that is known at the last step only",
                 "serve the two as models of their own",
             )
+        exact_from = max(output.exact_from for output in outputs)
+        if self._steps is not None and exact_from > self._steps:
+            raise ModelNotStreamable(
+                f"{self._file.path} has its first output at step {exact_from}, and its sequences end at step "
+                f"{self._steps}",
+                "set sequence.length, or --timesteps of `lstm-worker check`, to what it was trained with",
+            )
         program = StepProgram(
             name=self._graph.name,
             features=self._features,
@@ -90,14 +97,14 @@ class _Compiler:
             fingerprint=self._fingerprint(),
             wiring=self._wiring,
             output_values=[output.number for output in outputs],
-            exact_from=max(output.exact_from for output in outputs),
+            exact_from=exact_from,
             computed_from=1 if any(output.kind == "end" for output in outputs) else None,
         )
         if program.state_size > STATE_FLOATS_MAX:
             raise ModelNotStreamable(
                 f"{self._file.path} needs {program.state_size} floats of state for each stream, {STATE_FLOATS_MAX} are "
                 "allowed",
-                "train it with fewer units",
+                "train it with fewer units or on fewer steps",
             )
         return program
 

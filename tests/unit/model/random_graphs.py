@@ -50,6 +50,8 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
             value = model.by_step(value, width)
         else:
             value = model.elementwise(value, width)
+    if not model.steps_of(value):
+        value, width = model.input, model.features
     return model.program(end(model, value, width, static)), model.parts
 
 

@@ -186,6 +186,13 @@ def test_a_layer_that_cannot_be_stepped_is_refused_by_name_with_the_reason(class
     assert said in text
 
 
+def test_sequences_that_end_before_the_first_output_are_refused():
+    window = layer("MaxPooling1D", pool_size=4, strides=1)
+
+    assert "first output at step 4, and its sequences end at step 3" in refusal([window, LSTM, DENSE], timesteps=3)
+    assert program([window, LSTM, DENSE], timesteps=4).exact_from == 4
+
+
 @pytest.mark.parametrize("units", ["4", -4, 0, 10**12, 4.0, True, None, [4], {"a": 1}])
 @pytest.mark.parametrize("class_name", ["LSTM", "GRU", "SimpleRNN", "Dense"])
 def test_units_that_are_no_whole_number_within_bounds_are_refused_before_anything_is_allocated(class_name, units):
