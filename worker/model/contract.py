@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from worker.core.types import Float32Array
 from worker.errors import ModelNotStreamable
 from worker.model.numpy_stepper import NumpyStepper
-from worker.model.program import StepProgram
+from worker.model.program import Node, StepProgram
 from worker.ports import Stepper
 
 TOLERANCE = 1e-6
@@ -52,10 +53,15 @@ def verify(program: StepProgram, stepper: Stepper | None = None, seed: int = 1) 
         begun = slice(begins - 1, None)
         wanted = program.outputs_of(expected[:, begun].reshape(-1, program.outputs).astype(np.float64))
         outputs = program.outputs_of(got[:, begun].reshape(-1, program.outputs))
+    if np.isnan(wanted).all():
+        raise ModelNotStreamable(
+            "the model's outputs are not numbers: the values between its layers are too large",
+            "train it with smaller weights (regularization, gradient clipping)",
+        )
     difference = largest_difference(outputs, wanted)
     if not difference <= TOLERANCE:
         with np.errstate(all="ignore"):
-            rounded = program.whole(_next_to(program, samples, generator))[:, begun]
+            rounded = _rounded(program, samples, generator)[:, begun]
             moved = program.outputs_of(rounded.reshape(-1, program.outputs).astype(np.float64))
         _check_rounding(difference, largest_difference(moved, wanted))
     return Verification(SEQUENCES, steps, difference)
@@ -79,11 +85,24 @@ def _check_rounding(difference: float, effect: float) -> None:
         )
 
 
-def _next_to(program: StepProgram, samples: Float32Array, generator: np.random.Generator) -> Float32Array:
-    """Each number moved to the next float32 above or below; what is left out by a mask stays so."""
-    towards = np.where(generator.random(samples.shape) < 0.5, np.float32(-np.inf), np.float32(np.inf))
-    moved = np.nextafter(samples, towards)
-    return np.where(np.isin(samples, program.mask_values), samples, moved)
+def _rounded(program: StepProgram, samples: Float32Array, generator: np.random.Generator) -> Any:
+    """`whole` of samples moved to the next float32 above or below; of ids, the rows of the table are moved instead.
+    What is left out by a mask stays so."""
+
+    def next_to(numbers: Any) -> Any:
+        towards = np.where(generator.random(numbers.shape) < 0.5, np.float32(-np.inf), np.float32(np.inf))
+        return np.nextafter(np.asarray(numbers, np.float32), towards)
+
+    def rows_moved(node: Node) -> Node:
+        return replace(node, whole=lambda x: next_to(node.whole(x)))
+
+    moved = np.where(np.isin(samples, program.mask_values), samples, next_to(samples))
+    for each in program.inputs:
+        if each.ids:
+            moved[:, :, each.columns] = samples[:, :, each.columns]
+    changed = copy(program)
+    changed.nodes = tuple(rows_moved(node) if node.class_name == "Embedding" else node for node in program.nodes)
+    return changed.whole(moved)
 
 
 def largest_difference(one: Any, other: Any) -> float:

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.unit.model.architectures import layer, program
+from tests.unit.model.architectures import layer, model_file, program
 from worker.errors import ModelNotStreamable
-from worker.model.compile import RULES
+from worker.model.compile import RULES, compile_model
 from worker.model.contract import TOLERANCE, TOLERANCE_MAX, verify
 from worker.model.numpy_stepper import NumpyStepper
 
@@ -57,6 +57,26 @@ def test_numbers_beyond_one_are_compared_by_their_share():
 
 def test_a_model_that_magnifies_rounding_may_differ_by_what_it_magnifies():
     assert TOLERANCE < verify(program(MAGNIFYING, timesteps=64)).largest_difference <= TOLERANCE_MAX
+
+
+def test_of_ids_it_is_the_rows_of_the_table_that_are_rounded():
+    generator = np.random.default_rng(3)
+    table = generator.standard_normal((50, 8)).astype(np.float32)
+    lstm = [generator.normal(0, 0.4, shape).astype(np.float32) for shape in ((8, 384), (96, 384), (384,))]
+    words = layer("Embedding", input_dim=50, output_dim=8, batch_shape=[None, 64], name="words")
+    weights = {"words": [table], "layer_1": lstm}
+    file = model_file([words, *MAGNIFYING], timesteps=64, weights=weights)
+    file.configuration["config"]["layers"].pop(0)
+
+    assert TOLERANCE < verify(compile_model(file)).largest_difference <= TOLERANCE_MAX
+
+
+def test_a_model_whose_outputs_are_not_numbers_is_refused():
+    large = [layer("Rescaling", scale=3e38)] * 9
+    nothing = program([*large, layer("LayerNormalization", scale=False, center=False), *LAYERS])
+
+    with pytest.raises(ModelNotStreamable, match="outputs are not numbers"):
+        verify(nothing)
 
 
 def test_such_a_model_hides_no_broken_rule(monkeypatch):
