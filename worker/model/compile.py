@@ -203,8 +203,7 @@ class _Compiler:
         return layer
 
     def _flattened(self, layer: Layer, value: Value) -> Value:
-        if layer.config.get("data_format") == "channels_first":
-            raise layer.refused("it flattens channels first", "build the model with data_format='channels_last'")
+        layer.check_channels_last()
         if layer.is_distributed:
             return replace(value, shape=None)
         over_time = value.kind == "sequence"

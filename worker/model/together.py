@@ -126,11 +126,7 @@ def _pooled(layer: Layer, parts: tuple[Value, ...], mean: bool, add: Add) -> Val
 
 
 def _of_part(layer: Layer, part: Value, number: int, steps: int | None) -> Layer:
-    timesteps = part.schedule.length(steps)
-    if part.kind == "flat" and timesteps is None:
-        way_out = "set sequence.length, or --timesteps of `lstm-worker check`"
-        raise layer.refused("it follows Flatten, and the file does not fix the number of steps", way_out)
-    waits = not part.schedule.always or part.masked
+    timesteps, waits = part.schedule.length(steps), not part.schedule.always or part.masked
     name = f"{layer.name}/{number}"
     return replace(layer, name=name, kind=part.kind, width=part.width, timesteps=timesteps, waits=waits)
 
@@ -139,7 +135,7 @@ def _dense_of_parts(layer: Layer, parts: tuple[Value, ...], steps: int | None, a
     """The rows of the kernel belong to the parts in their order: a product of each, then their sum."""
     units = layer.units()
     inner = [_of_part(layer, part, number, steps) for number, part in enumerate(parts, 1)]
-    rows = [each.width * (each.timesteps or 0 if each.kind == "flat" else 1) for each in inner]
+    rows = [each.width * (each.length("it follows Flatten") if each.kind == "flat" else 1) for each in inner]
     kernel, bias = weighted(layer, [(sum(rows), units)], (units,))
     products, first = [], 0
     for each, part, count in zip(inner, parts, rows, strict=True):

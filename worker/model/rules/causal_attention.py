@@ -25,8 +25,8 @@ Answer = Callable[[Any, Any, Any, Any], Any]
 def multi_head_attention(layer: Layer) -> Node:
     """State: the keys and values of all heads at each step."""
     query, value, key = _inputs(layer)
-    heads, size = _whole(layer, "num_heads"), _whole(layer, "key_dim")
-    value_size = size if layer.config.get("value_dim") is None else _whole(layer, "value_dim")
+    heads, size = layer.whole_number("num_heads"), layer.whole_number("key_dim")
+    value_size = size if layer.config.get("value_dim") is None else layer.whole_number("value_dim")
     width = _output_width(layer, query)
     shapes: list[tuple[int, ...]] = [
         (query, heads, size),
@@ -64,7 +64,7 @@ def attention(layer: Layer) -> Node:
 def additive_attention(layer: Layer) -> Node:
     """A sum of tanh over the features, each with a scale of its own."""
     query, _, _ = _inputs(layer)
-    scale = _checked(layer, [(query,)])[0] if layer.flag("use_scale", True) else np.ones(query, np.float32)
+    scale = layer.weights_of([(query,)])[0] if layer.flag("use_scale", True) else np.ones(query, np.float32)
     return _of_scores(layer, lambda xp, query, keys: xp.sum(scale * xp.tanh(query[:, None] + keys), axis=-1))
 
 
@@ -74,7 +74,7 @@ def _scale_and_factor(layer: Layer) -> tuple[Any, Any]:
     scaled, mode = layer.flag("use_scale"), layer.config.get("score_mode", "dot")
     if mode not in ("dot", "concat"):
         raise layer.refused(f"score_mode is {shown(mode)}, neither dot nor concat", WAY_OUT)
-    given = _checked(layer, [()] * (scaled + (mode == "concat")))
+    given = layer.weights_of([()] * (scaled + (mode == "concat")))
     return given[0] if scaled else np.float32(1), given[-1] if mode == "concat" else None
 
 
@@ -96,10 +96,7 @@ def _of_scores(layer: Layer, scores: Callable[[Any, Any, Any], Any]) -> Node:
 
 
 def _attending(layer: Layer, row: int, width: int, parts: Parts, answer: Answer) -> Node:
-    timesteps = layer.timesteps
-    if not timesteps:
-        way_out = "set sequence.length, or --timesteps of `lstm-worker check`"
-        raise layer.refused("it keeps every step, and the file does not fix the number of steps", way_out)
+    timesteps = layer.length("it keeps every step")
     numbers = np.arange(1, timesteps + 1, dtype=np.int32)
     floats = timesteps * row
 
@@ -133,8 +130,7 @@ def _inputs(layer: Layer) -> tuple[int, int, int]:
         raise layer.refused("attention without a causal mask needs the whole window", way_out)
     if len(layer.widths) not in (2, 3):
         raise layer.refused(f"it is called with {len(layer.widths) or 1} value(s)", "call it with query and value")
-    if layer.kind != "sequence":
-        raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
+    layer.check_sequence()
     return layer.widths[0], layer.widths[1], layer.widths[-1]
 
 
@@ -157,20 +153,6 @@ def _kernels_and_biases(layer: Layer, shapes: list[tuple[int, ...]]) -> tuple[li
     """Of query, key, value and output; the biases flat."""
     of_biases = [*(shape[1:] for shape in shapes[:3]), shapes[3][2:]]
     if not layer.flag("use_bias", True):
-        return _checked(layer, shapes), [np.zeros(np.prod(shape), np.float32) for shape in of_biases]
-    given = _checked(layer, [shape for pair in zip(shapes, of_biases, strict=True) for shape in pair])
+        return layer.weights_of(shapes), [np.zeros(np.prod(shape), np.float32) for shape in of_biases]
+    given = layer.weights_of([shape for pair in zip(shapes, of_biases, strict=True) for shape in pair])
     return given[::2], [bias.reshape(-1) for bias in given[1::2]]
-
-
-def _checked(layer: Layer, shapes: list[tuple[int, ...]]) -> list[Array]:
-    found = [weight.shape for weight in layer.weights]
-    if found != shapes:
-        raise layer.refused(f"its configuration implies weights of {shapes}, the file has {found or 'none'}", WAY_OUT)
-    return layer.weights
-
-
-def _whole(layer: Layer, key: str) -> int:
-    value = layer.config.get(key)
-    if not is_whole(value, UNITS_MAX):
-        raise layer.refused(f"{key} is {shown(value)}, not a whole number from 1 to {UNITS_MAX}", WAY_OUT)
-    return int(value)  # type: ignore[arg-type]

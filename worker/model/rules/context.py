@@ -50,10 +50,14 @@ class Layer:
 
     def units(self) -> int:
         """Raises ModelNotStreamable unless it is a whole number within its bounds."""
-        units = self.config.get("units")
-        if not is_whole(units, UNITS_MAX):
-            raise self.refused(f"units is {shown(units)}, not a whole number from 1 to {UNITS_MAX}", WAY_OUT)
-        return int(units)  # type: ignore[arg-type]
+        return self.whole_number("units")
+
+    def whole_number(self, key: str) -> int:
+        """Raises ModelNotStreamable unless it is a whole number from 1 to UNITS_MAX."""
+        value = self.config.get(key)
+        if not is_whole(value, UNITS_MAX):
+            raise self.refused(f"{key} is {shown(value)}, not a whole number from 1 to {UNITS_MAX}", WAY_OUT)
+        return int(value)  # type: ignore[arg-type]
 
     def flag(self, key: str, default: bool = False) -> bool:
         """Raises ModelNotStreamable for what is neither true nor false."""
@@ -61,6 +65,31 @@ class Layer:
         if not isinstance(value, bool):
             raise self.refused(f"{key} is {shown(value)}, not true or false", WAY_OUT)
         return value
+
+    def check_sequence(self) -> None:
+        """Raises ModelNotStreamable where what reaches it has no steps."""
+        if self.kind != "sequence":
+            raise self.refused("no sequence reaches it", "set return_sequences=True in the layer before")
+
+    def check_channels_last(self) -> None:
+        """Raises ModelNotStreamable where its features are not the last dimension."""
+        if self.config.get("data_format") not in (None, "channels_last"):
+            raise self.refused("it takes channels first", "build the model with data_format='channels_last'")
+
+    def length(self, reason: str) -> int:
+        """The number of steps, which it needs for this reason. Raises ModelNotStreamable where nothing fixes it."""
+        if self.timesteps is None:
+            way_out = "set sequence.length, or --timesteps of `lstm-worker check`"
+            raise self.refused(f"{reason}, and the file does not fix the number of steps", way_out)
+        return self.timesteps
+
+    def weights_of(self, shapes: list[tuple[int, ...]]) -> list[Array]:
+        """Its weights. Raises ModelNotStreamable where the file has others."""
+        found = [weight.shape for weight in self.weights]
+        if found != shapes:
+            reason = f"its configuration implies weights of {shapes}, the file has {found or 'none'}"
+            raise self.refused(reason, WAY_OUT)
+        return self.weights
 
     def exact(self) -> str:
         """When this layer's output is the trained layer's."""
@@ -85,8 +114,6 @@ def weighted(layer: Layer, shapes: list[tuple[int, ...]], bias_shape: tuple[int,
     Raises ModelNotStreamable where the file has others.
     """
     use_bias = layer.flag("use_bias", True)
-    wanted = [*shapes, bias_shape] if use_bias else shapes
-    found = [weight.shape for weight in layer.weights]
-    if found != wanted:
-        raise layer.refused(f"its configuration implies weights of {wanted}, the file has {found or 'none'}", WAY_OUT)
-    return layer.weights if use_bias else [*layer.weights, np.zeros(bias_shape, np.float32)]
+    if use_bias:
+        return layer.weights_of([*shapes, bias_shape])
+    return [*layer.weights_of(shapes), np.zeros(bias_shape, np.float32)]

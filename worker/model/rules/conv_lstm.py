@@ -15,7 +15,7 @@ import numpy as np
 from worker.model.activations import activation
 from worker.model.files.weights import WAY_OUT, Array
 from worker.model.program import Node
-from worker.model.rules.context import UNITS_MAX, Layer, is_whole, shown, weighted
+from worker.model.rules.context import Layer, is_whole, shown, weighted
 from worker.model.rules.recurrent import check_recurrent, output_kind
 
 PRODUCTS_MAX = 1 << 22
@@ -48,10 +48,7 @@ def _conv_lstm(layer: Layer, rank: int) -> Node:
     """State: h, c, each with the shape of an answer."""
     check_recurrent(layer)
     axes, channels = _axes(layer, rank)
-    filters = layer.config.get("filters")
-    if not is_whole(filters, UNITS_MAX):
-        raise layer.refused(f"filters is {shown(filters)}, not a whole number from 1 to {UNITS_MAX}", WAY_OUT)
-    size, units = [each.kernel for each in axes], int(filters)  # type: ignore[arg-type]
+    size, units = [each.kernel for each in axes], layer.whole_number("filters")
     kernel, recurrent, bias = weighted(layer, [(*size, channels, 4 * units), (*size, units, 4 * units)], (4 * units,))
     within = [_axis(layer, each.windows, each.kernel, 1, 1, same=True) for each in axes]
     shape = (*(each.windows for each in axes), units)
@@ -100,8 +97,7 @@ def _axes(layer: Layer, rank: int) -> tuple[list[Axis], int]:
     if layer.shape is None or len(layer.shape) != rank + 1:
         wanted = "(T, W, C)" if rank == 1 else "(T, H, W, C)"
         raise layer.refused("what reaches it has other dimensions than it works on", f"give it a sequence of {wanted}")
-    if layer.config.get("data_format") not in (None, "channels_last"):
-        raise layer.refused("it takes channels first", "build the model with data_format='channels_last'")
+    layer.check_channels_last()
     padding = str(layer.config.get("padding", "valid")).lower()
     if padding not in ("valid", "same"):
         raise layer.refused(f"padding is {shown(layer.config.get('padding'))}, neither valid nor same", WAY_OUT)

@@ -6,6 +6,7 @@ State: the samples that the next window begins with, oldest first, and the last 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,10 @@ import numpy as np
 from worker.model.activations import activation
 from worker.model.files.weights import WAY_OUT
 from worker.model.program import Node
-from worker.model.rules.context import OR_BUFFER, Layer, is_whole, shown, weighted
+from worker.model.rules.context import OR_BUFFER, Layer, shown, weighted
 from worker.model.schedule import Schedule
 
 WINDOW_MAX = 1 << 12
-FILTERS_MAX = 1 << 16
 
 
 def conv1d(layer: Layer) -> Node:
@@ -114,8 +114,7 @@ def zeros_before(layer: Layer) -> int:
 
 def picked_steps(layer: Layer) -> Node:
     """`x[:, i]`, `x[:, a:]` and `x[:, :-b]`."""
-    if layer.kind != "sequence":
-        raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
+    layer.check_sequence()
     everything = {"start": None, "stop": None, "step": None}
     keys = layer.config.get("keys")
     keys = keys[0] if isinstance(keys, list) and len(keys) == 1 and isinstance(keys[0], list) else keys
@@ -165,10 +164,8 @@ def _one_step(layer: Layer, number: int) -> Node:
 
 def _ends(layer: Layer, key: str) -> tuple[int, int]:
     """A number for both ends, or a pair."""
-    if layer.kind != "sequence":
-        raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
-    if layer.config.get("data_format", "channels_last") not in (None, "channels_last"):
-        raise layer.refused("it takes channels first", "build the model with data_format='channels_last'")
+    layer.check_sequence()
+    layer.check_channels_last()
     value = layer.config.get(key, 1)
     both = [value, value] if type(value) is int else value
     if not isinstance(both, list) or len(both) != 2 or not all(type(n) is int and 0 <= n <= WINDOW_MAX for n in both):
@@ -177,10 +174,8 @@ def _ends(layer: Layer, key: str) -> tuple[int, int]:
 
 
 def _is_causal(layer: Layer) -> bool:
-    if layer.kind != "sequence":
-        raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
-    if layer.config.get("data_format", "channels_last") not in (None, "channels_last"):
-        raise layer.refused("it takes channels first", "build the model with data_format='channels_last'")
+    layer.check_sequence()
+    layer.check_channels_last()
     padding = layer.config.get("padding", "valid")
     if padding == "same":
         raise layer.refused("padding='same' looks at later steps", f"train the model with padding='causal'{OR_BUFFER}")
@@ -257,9 +252,7 @@ def _windowed(
 
 
 def _whole(layer: Layer, key: str) -> int:
-    """A number, or a list of one."""
+    """A number, or a list of one; 1 where the file says nothing."""
     value = layer.config.get(key, 1)
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if not is_whole(value, FILTERS_MAX):
-        raise layer.refused(f"{key} is {shown(value)}, not a whole number from 1 to {FILTERS_MAX}", WAY_OUT)
-    return int(value)
+    return replace(layer, config={key: value}).whole_number(key)

@@ -28,10 +28,7 @@ def dense(layer: Layer) -> Node:
 
 def _running_sum(layer: Layer, units: int, function: Any) -> Node:
     """Flatten → Dense: logit_T = b + Σ_t W_t·x_t, so the state is the sum so far; exact at step T."""
-    timesteps = layer.timesteps
-    if timesteps is None:
-        way_out = "set sequence.length, or --timesteps of `lstm-worker check`"
-        raise layer.refused("it follows Flatten, and the file does not fix the number of steps", way_out)
+    timesteps = layer.length("it follows Flatten")
     kernel, bias = weighted(layer, [(timesteps * layer.width, units)], (units,))
     slices = np.ascontiguousarray(kernel.reshape(timesteps, layer.width, units))
     # With one output the parts are a row-wise dot product, many times cheaper than a batch of small matrices.

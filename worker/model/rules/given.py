@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from worker.model.inputs import TIMESTEPS_MAX
 from worker.model.program import Node
 from worker.model.rules.context import Layer, is_whole, shown
 from worker.model.rules.elementwise import stateless
@@ -27,7 +28,7 @@ def repeat_vector(layer: Layer) -> Node:
     if not layer.is_static:
         raise layer.refused("a decoder starts after the last step", "repeat a static input only")
     count = layer.config.get("n")
-    if not is_whole(count, 1 << 20) or count != layer.timesteps:
+    if not is_whole(count, TIMESTEPS_MAX) or count != layer.timesteps:
         way_out = "repeat as many times as the model has timesteps, or set sequence.length to that number"
         raise layer.refused(f"it repeats {shown(count)} times for {shown(layer.timesteps)} timesteps", way_out)
     return replace(stateless(layer, lambda _, x: x), kind="sequence")

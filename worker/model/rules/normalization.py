@@ -67,10 +67,7 @@ def _rows(layer: Layer) -> tuple[int, int] | None:
     if not over_time and not (layer.kind == "flat" and axis in (-1, 1)):
         _over_features(layer)
         return None
-    if layer.timesteps is None:
-        way_out = "set sequence.length, or --timesteps of `lstm-worker check`"
-        raise layer.refused("it has numbers for each step, and the file does not fix the number of steps", way_out)
-    return layer.timesteps, 1 if over_time else layer.width
+    return layer.length("it has numbers for each step"), 1 if over_time else layer.width
 
 
 def layer_normalization(layer: Layer) -> Node:

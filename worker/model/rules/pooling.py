@@ -13,10 +13,8 @@ from worker.model.rules.positions import average_of_positions
 
 
 def _check_sequence(layer: Layer) -> None:
-    if layer.kind != "sequence":
-        raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
-    if layer.config.get("data_format", "channels_last") not in (None, "channels_last"):
-        raise layer.refused("it takes channels first", "build the model with data_format='channels_last'")
+    layer.check_sequence()
+    layer.check_channels_last()
     if layer.flag("keepdims"):
         raise layer.refused("it keeps the dimension of time", "build the model without keepdims")
 

@@ -43,8 +43,7 @@ def average_of_positions(layer: Layer) -> Node:
     if shape is None or len(shape) != rank + 1 or (layer.kind == "sequence" and not layer.is_distributed):
         way_out = "set return_sequences=False in the layer before, or put it into TimeDistributed"
         raise layer.refused(f"what reaches it is no step of {rank + 1} dimensions", way_out)
-    if layer.config.get("data_format") not in (None, "channels_last"):
-        raise layer.refused("it takes channels first", "build the model with data_format='channels_last'")
+    layer.check_channels_last()
     if layer.flag("keepdims"):
         raise layer.refused("it keeps the dimensions that it averages", "build the model without keepdims")
     positions, channels = prod(shape[:-1]), shape[-1]

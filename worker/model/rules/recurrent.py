@@ -26,8 +26,7 @@ def check_recurrent(layer: Layer) -> None:
         raise layer.refused("it also returns its state", "build the model without return_state")
     if layer.flag("time_major"):
         raise layer.refused("it wants time as the first axis", "build the model without time_major")
-    if layer.kind != "sequence":
-        raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
+    layer.check_sequence()
 
 
 def _unmasked(mask: Any, t: int, new: Any, old: Any) -> Any:

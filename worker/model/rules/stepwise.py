@@ -16,8 +16,7 @@ from worker.model.rules.elementwise import stateless
 
 def masking(layer: Layer) -> Node:
     """Steps whose features all have `mask_value` become zeros and are left out by what follows."""
-    if layer.kind != "sequence":
-        raise layer.refused("no sequence reaches it", "set return_sequences=True in the layer before")
+    layer.check_sequence()
     value = _mask_value(layer)
 
     def counts(xp: Any, x: Any) -> Any:

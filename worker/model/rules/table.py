@@ -105,7 +105,7 @@ OF_A_GRID = ("Flatten", "GlobalAveragePooling1D", "GlobalAveragePooling2D")
 """What makes one row of features of a step that is a grid; `TimeDistributed` may distribute it there."""
 SHAPED = (*POSITION_WISE, *OF_A_GRID, "Reshape", "ConvLSTM1D", "ConvLSTM2D", "Embedding")
 """What takes steps that are not one row of features; see value.py."""
-PASSES_MASK = tuple(name for name in ("Dense", *ELEMENTWISE) if name != "RMSNormalization")
+PASSES_MASK = tuple(name for name in ROW_WISE if name != "RMSNormalization")
 """Of one value; those of several do as well (`supports_masking` of Keras' layers)."""
 DROPS_MASK_IN_KERAS_2 = ("Identity", "Normalization", "Rescaling")
 OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
