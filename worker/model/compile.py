@@ -1,7 +1,8 @@
 """A file's graph to a step program, by interpreting each layer on the kind of value that reaches it.
 
-Four kinds: `sequence` (a value at each step), `last` (a recurrent layer's last output; stepped, it is the output on the
-prefix), `flat` (a sequence flattened, one slice a step) and `end` (what follows a sum over all steps: exact at step T).
+Four kinds: `sequence` (a value at each step), `last` (one value of the sequence, as a recurrent layer's last output
+or an average, which stepped is that of the prefix; or a static input), `flat` (a sequence flattened, one slice a step)
+and `end` (what follows a sum over all steps: exact at step T). Those of together.py are for the layer after to finish.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class Place:
 
 @dataclass(slots=True)
 class Graph:
-    """`outputs` are numbers of values, `heads` the names of the layers they come from."""
+    """`outputs` are numbers of values."""
 
     name: str
     inputs: tuple[ModelInput, ...]

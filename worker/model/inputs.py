@@ -103,7 +103,7 @@ def _checked(where: str, given: ModelInput, shape: Any, count: int) -> tuple[Mod
         raise ModelNotStreamable(
             f"{where} takes input of {'unknown' if rank is None else rank} dimensions, "
             f"not (batch, timesteps, features){other}",
-            "serve a built model whose input are samples over time, no flat windows (Reshape) or words (Embedding)",
+            "serve a built model of samples over time, not flat windows (Reshape); ids go to Embedding only",
         )
     given = replace(given, ids=given.ids if rank == 2 else 0, is_static=rank == 2 and not given.ids)
     steps, dimensions = (

@@ -1,6 +1,7 @@
 """Which steps a layer leaves out: masks as Keras hands them from layer to layer.
 
-Every mask is that of one or several `Masking` layers, so it is named by the numbers of their values. Keras 3
+Every mask is that of one or several `Masking` layers, or of `Embedding` layers with `mask_zero`, so it is named by the
+numbers of their values; where `Masking` is said here and elsewhere, both are meant. Keras 3
 counts a step of a merged value where any of its parts counts, and every step where one part has no mask; Keras 2 where
 all of the masked parts count (`compute_mask` of both, in layers/merging/base_merge.py and concatenate.py).
 """

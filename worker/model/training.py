@@ -1,4 +1,4 @@
-"""The reference architecture, its training, and Keras' own predictions; the only file that uses Keras.
+"""The reference architecture, its training, and Keras' own predictions; only this file and buffered.py use Keras.
 
 `python -m worker.model.training MODEL SAMPLES.npy PREDICTIONS.npy` predicts in a process of its own.
 """

@@ -1,4 +1,4 @@
-"""Layers whose parameters or mask depend on the step."""
+"""Layers whose parameters or mask depend on the step: Masking, PReLU, and normalisation over time by `by_step`."""
 
 from __future__ import annotations
 

@@ -133,5 +133,4 @@ REASONS = {
     "UpSampling1D": "it gives more steps than it gets",
     "Conv1DTranspose": "it gives more steps than it gets",
     "Dot": "it puts together other things than the weights and values of an attention pooling",
-    "TimeDistributed": "what it distributes does not work on single steps",
 }
