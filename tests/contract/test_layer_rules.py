@@ -195,6 +195,24 @@ ENTRIES = {
     name: [after(build, picked(-1)) for build in SEQUENCES.get(name, [])] + VECTORS.get(name, [])
     for name in {**SEQUENCES, **VECTORS}
 }
+KERNEL = (
+    "LSTM",
+    "GRU",
+    "SimpleRNN",
+    "Dense",
+    *PLAIN,
+    "Identity",
+    "LeakyReLU",
+    "ELU",
+    "Rescaling",
+    "BatchNormalization",
+)
+KERNEL_CASES = [
+    *[pytest.param(SEQUENCES[name][0], id=name) for name in KERNEL],
+    pytest.param(SEQUENCES["GRU"][3], id="GRU-reset_before"),
+    pytest.param(VECTORS["Dense"][0], id="Dense-flattened"),
+]
+"""What the kernel has an operation for, with one output per step: it has none that picks the newest."""
 CASES = [pytest.param(build, id=f"{name}-{number}") for name in ENTRIES for number, build in enumerate(ENTRIES[name])]
 
 
@@ -221,6 +239,14 @@ def test_a_layer_that_is_stepped_is_the_layer_on_every_prefix(build, engine):
     samples = drawn_samples(program, STREAMS, TIMESTEPS, np.random.default_rng(1), masked=0.3)
 
     Verifier(program, stepper_for(program, engine), samples).verify()
+
+
+@pytest.mark.parametrize("build", KERNEL_CASES)
+def test_a_layer_that_the_kernel_steps_is_the_layer_on_every_prefix(build):
+    program = compiled(build)
+    samples = drawn_samples(program, STREAMS, TIMESTEPS, np.random.default_rng(1))
+
+    Verifier(program, stepper_for(program, "kernel"), samples).verify()
 
 
 class Verifier:

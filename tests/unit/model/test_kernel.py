@@ -66,6 +66,14 @@ def test_a_product_is_that_of_numpy_at_any_width_and_touches_nothing_behind_it(r
     assert z[width:].tobytes() == wanted[width:].tobytes()
 
 
+def test_a_batch_normalization_equals_the_float64_evaluation():
+    generator = np.random.default_rng(1)
+    weights = {"normalised": [np.abs(generator.standard_normal(4)).astype(np.float32) + 0.2 for _ in range(4)]}
+    layers = [layer("LSTM", units=4), layer("BatchNormalization", name="normalised"), layer("Dense", units=1)]
+    compiled = program(layers, weights=weights)
+    assert verify(compiled, stepper_for(compiled, "kernel")).largest_difference <= 1e-6
+
+
 def test_the_reference_model_equals_the_float64_evaluation():
     compiled = load_program(REFERENCE)
     assert verify(compiled, stepper_for(compiled, "kernel")).largest_difference <= 1e-6

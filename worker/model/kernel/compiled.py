@@ -20,7 +20,7 @@ MATH = {"contract", "nsz"}
 
 LSTM, GRU_AFTER, GRU_BEFORE = int(Operation.LSTM), int(Operation.GRU_RESET_AFTER), int(Operation.GRU_RESET_BEFORE)
 SIMPLE_RNN, DENSE, RUNNING_SUM = int(Operation.SIMPLE_RNN), int(Operation.DENSE), int(Operation.RUNNING_SUM)
-ACTIVATION, RESCALE = int(Operation.ACTIVATION), int(Operation.RESCALE)
+ACTIVATION, SCALE_AND_SHIFT = int(Operation.ACTIVATION), int(Operation.SCALE_AND_SHIFT)
 TANH, SIGMOID, RELU = int(Activation.TANH), int(Activation.SIGMOID), int(Activation.RELU)
 LEAKY, ELU = int(Activation.LEAKY_RELU), int(Activation.ELU)
 HARD_2, HARD_3 = int(Activation.HARD_SIGMOID_KERAS_2), int(Activation.HARD_SIGMOID_KERAS_3)
@@ -173,7 +173,7 @@ def _step_one(operations: Any, count: int, parameters: Any, weights: Any, x: Any
     """The sample in x becomes its logits; its state s is stepped. `z`: room for six vectors."""
     for o in range(count):
         op = after(operations, o * COLUMNS)
-        code, mine, w, parameter = op[0], after(s, op[3]), after(weights, op[4]), parameters[2 * o]
+        code, mine, w, parameter = op[0], after(s, op[3]), after(weights, op[4]), parameters[o]
         if code == LSTM:
             _lstm(x, z, mine, w, op)
         elif code in (GRU_AFTER, GRU_BEFORE):
@@ -184,9 +184,10 @@ def _step_one(operations: Any, count: int, parameters: Any, weights: Any, x: Any
             _dense(x, z, mine, w, op, step, parameter)
         elif code == ACTIVATION:
             _activate(x, op[1], op[5], parameter)
-        elif code == RESCALE:
+        elif code == SCALE_AND_SHIFT:
+            offset = after(w, op[1])
             for k in range(op[1]):
-                x[k] = x[k] * parameter + parameters[2 * o + 1]
+                x[k] = x[k] * w[k] + offset[k]
 
 
 @njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)

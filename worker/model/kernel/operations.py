@@ -24,7 +24,7 @@ class Operation(IntEnum):
     DENSE = 5
     RUNNING_SUM = 6
     ACTIVATION = 7
-    RESCALE = 8
+    SCALE_AND_SHIFT = 8
 
 
 class Activation(IntEnum):
@@ -69,7 +69,6 @@ class KernelOp:
     activation: Activation = Activation.LINEAR
     gate: Activation = Activation.LINEAR
     parameter: float = 0.0
-    offset: float = 0.0
 
 
 LANES = 8
@@ -85,7 +84,7 @@ COLUMNS = 8
 
 @dataclass(frozen=True, slots=True)
 class KernelTables:
-    """operations (n, COLUMNS) int64, parameters (n, 2) float32, weights flat float32; `width`: the longest vector."""
+    """operations (n, COLUMNS) int64, parameters (n,) float32, weights flat float32; `width`: the longest vector."""
 
     operations: Int64Array
     parameters: Float32Array
@@ -117,14 +116,14 @@ def tables(operations: list[tuple[KernelOp, int]], features: int) -> KernelTable
     for op, state_offset in operations:
         timesteps = op.weights[0].shape[0] if op.operation is Operation.RUNNING_SUM else 0
         rows.append([op.operation, op.inputs, op.outputs, state_offset, at, op.activation, op.gate, timesteps])
-        parameters.append([op.parameter, op.offset])
+        parameters.append(op.parameter)
         for weight in op.weights:
             flat.append(in_blocks(weight))
             at += weight.size
         width = max(width, op.inputs, op.outputs)
     return KernelTables(
         np.array(rows, np.int64).reshape(-1, COLUMNS),
-        np.array(parameters, np.float32).reshape(-1, 2),
+        np.array(parameters, np.float32),
         np.concatenate([np.zeros(0, np.float32), *flat]),
         width,
     )

@@ -94,8 +94,13 @@ def rescaling(layer: Layer) -> Node:
     """x · scale + offset."""
     scale = _number(layer, layer.config.get("scale", 1.0))
     offset = _number(layer, layer.config.get("offset", 0.0))
-    kernel = (KernelOp(Operation.RESCALE, layer.width, layer.width, parameter=scale, offset=offset),)
+    kernel = scale_and_shift(layer, np.full(layer.width, scale), np.full(layer.width, offset))
     return stateless(layer, lambda _, x: x * scale + offset, kernel)
+
+
+def scale_and_shift(layer: Layer, factor: Any, offset: Any) -> tuple[KernelOp, ...]:
+    """x · factor + offset, one of each for every feature."""
+    return (KernelOp(Operation.SCALE_AND_SHIFT, layer.width, layer.width, (factor, offset)),)
 
 
 def _number(layer: Layer, value: Any) -> float:

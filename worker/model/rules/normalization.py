@@ -9,7 +9,7 @@ import numpy as np
 from worker.model.files.weights import WAY_OUT, Array
 from worker.model.program import Node
 from worker.model.rules.context import Layer, shown
-from worker.model.rules.elementwise import stateless
+from worker.model.rules.elementwise import scale_and_shift, stateless
 from worker.model.rules.stepwise import by_step
 
 DENOMINATOR_MIN = 1e-7
@@ -57,7 +57,8 @@ def batch_normalization(layer: Layer) -> Node:
     offset = wide.get("beta", 0.0) - wide["moving_mean"] * factor
     if rows is not None:
         return by_step(layer, lambda _, x, f, o: x * f + o, [factor.reshape(rows), offset.reshape(rows)])
-    return stateless(layer, lambda xp, x: x * xp.asarray(factor, x.dtype) + xp.asarray(offset, x.dtype))
+    kernel = scale_and_shift(layer, factor, offset)
+    return stateless(layer, lambda xp, x: x * xp.asarray(factor, x.dtype) + xp.asarray(offset, x.dtype), kernel)
 
 
 def _rows(layer: Layer) -> tuple[int, int] | None:
