@@ -92,7 +92,7 @@ LATENCY_RUNS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("at_least_once", 100, ()),
     ("at_least_once", 100, ("kafka.producer.linger.ms=0", "kafka.consumer.fetch.wait.max.ms=5")),
 )
-"""Guarantee, commit interval, other settings. By default the worker's producer waits 5 ms for more records."""
+"""Guarantee, commit interval, other settings. By default the worker's producer waits 1 ms for more records."""
 
 
 def latency(
