@@ -37,7 +37,14 @@ from worker.processing import Processor
 from worker.progress_changelog import ProgressChangelog
 from worker.restore_rules import AT_LEAST_ONCE, EXACTLY_ONCE
 from worker.restoring import ChangelogOpener, RestoreFiles
-from worker.serving import ServedModel, check_topics, decide_at, load_models, refuse_unavailable
+from worker.serving import (
+    ServedModel,
+    check_topics,
+    decide_at,
+    load_models,
+    refuse_unavailable,
+    states_on_device,
+)
 from worker.stages import Stages
 from worker.status import StatusBoard
 from worker.takeover import Takeover
@@ -134,7 +141,7 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
             clock=clock,
             hook=hook,
             stages=Stages(clock, metrics),
-            table=StreamTable(row_format, slots),
+            table=StreamTable(row_format, slots, states_on_device(models)),
             ownership=Ownership(),
             consumer=KafkaConsumer(settings.consumer_properties(), settings.topics.input),
             topics=topics,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from worker.adapters.kafka_admin import KafkaAdmin
 from worker.config import Settings
+from worker.core.slots import HoldsStates
 from worker.core.types import ModelLabel
 from worker.errors import ConfigError, InputChanged
 from worker.model.calibration import calibration_for
@@ -15,6 +17,7 @@ from worker.model.engines import operations_of, stepper_for, verify_engine
 from worker.model.load import load_program
 from worker.model.program import StepProgram
 from worker.model.readout import Readout
+from worker.model.tensorflow_stepper import ROWS, TensorFlowStepper
 from worker.ports import Stepper
 
 log = logging.getLogger(__name__)
@@ -88,6 +91,18 @@ def load_model(settings: Settings) -> ServedModel:
     readout = Readout(program, calibration_for(program, path, settings.model.calibration))
     log.info("model %s (%s): %s", path.name, program.fingerprint[:8], readout.describe())
     return ServedModel(program, stepper, readout, length)
+
+
+def states_on_device(models: Sequence[ServedModel]) -> list[HoldsStates]:
+    """The engines that hold their states from now on; they compile first, so that no batch waits for it."""
+    holders: list[HoldsStates] = []
+    for model in models:
+        if isinstance(model.stepper, TensorFlowStepper):
+            log.info("compiling for waves of %d to %d streams", ROWS[0], ROWS[-1])
+            model.stepper.warm()
+            model.stepper.states_stay = True
+            holders.append(model.stepper)
+    return holders
 
 
 def decide_at(settings: Settings, model: ServedModel) -> float:

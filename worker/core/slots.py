@@ -9,17 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from worker.core.state_row import RowFormat, Rows
-from worker.core.types import BoolArray, Int32Array, Int64Array
+from worker.core.types import BoolArray, Float32Array, Int32Array, Int64Array
 
 ReadRows = Callable[[int, list[bytes]], list[bytes | None]]
 """(partition, stream keys) → stored rows, None where there is none."""
 
 BYTES_PER_STREAM_OVERHEAD = 300
 """Key, dictionary entry and bookkeeping columns of one slot, measured with 16-byte keys (about 280 bytes)."""
+
+
+class HoldsStates(Protocol):
+    """An engine that keeps the states it stepped to itself, on a device."""
+
+    @property
+    def state_size(self) -> int:
+        """S, floats of one stream's state."""
+
+    def fetch(self, slots: Int64Array, states: Float32Array) -> None:
+        """Write what it holds of these slots to their rows of `states` (slots, S); others stay as they are."""
+
+    def forget(self, slots: Int64Array) -> None:
+        """What it holds of these slots is of no use any more: their rows are newer."""
 
 
 @dataclass(slots=True)
@@ -32,12 +47,14 @@ class _BeforeImage:
 class StreamTable:
     """Slots of all partitions that this worker owns.
 
-    slots_max bounds the streams in memory; memory is only touched as slots come into use.
+    slots_max bounds the streams in memory; memory is only touched as slots come into use. The states of changed slots
+    may be behind those of `holders` until `changes` or `packed` fetches them.
     """
 
-    def __init__(self, row_format: RowFormat, slots_max: int) -> None:
+    def __init__(self, row_format: RowFormat, slots_max: int, holders: Sequence[HoldsStates] = ()) -> None:
         self.row_format = row_format
         self.slots_max = slots_max
+        self._holders = tuple(holders)
         self.rows: Rows = np.empty(slots_max, row_format.dtype)
         # The same bytes without fields: numpy gathers and scatters these in half the time.
         self._raw: Rows = self.rows.view(f"V{row_format.row_bytes}")
@@ -125,6 +142,7 @@ class StreamTable:
         rows, sequence_ids = self.row_format.unpack([row for _, row in loaded])
         slots = self._allocate(len(keys))
         self.rows[slots] = self.row_format.blank
+        self._forget_held(slots)
         self._owners[slots] = partition
         self._last_used[slots] = self._turn
         self._index[partition].update(zip(keys, slots.tolist(), strict=True))
@@ -204,6 +222,7 @@ class StreamTable:
         """
         changed: dict[int, list[tuple[bytes, bytes | None]]] = {}
         for partition, slots in self._touched_by_partition().items():
+            self._fetch_held(slots)
             is_open = self.rows["step"][slots] > 0
             kept, ended = slots[is_open], slots[~is_open & self._stored[slots]]
             ids = None
@@ -245,6 +264,7 @@ class StreamTable:
                 mine = np.isin(self._owners[image.slots], wanted)
             slots = image.slots[mine]
             self.rows[slots] = image.rows[mine]
+            self._forget_held(slots)
             self._touched[slots] = False
             for slot in slots.tolist():
                 self.sequence_ids.pop(slot, None)
@@ -265,10 +285,27 @@ class StreamTable:
         owners = self._owners[slots]
         return {partition: slots[owners == partition] for partition in np.unique(owners).tolist()}
 
+    # ---- states that an engine holds
+
+    def stepped_by(self, stepper: object, slots: Int64Array) -> None:
+        """A sequence of another model ended in these slots and one of this stepper's goes on."""
+        for each in self._holders:
+            if each is not stepper:
+                each.forget(slots)
+
+    def _fetch_held(self, slots: Int64Array) -> None:
+        for each in self._holders:
+            each.fetch(slots, self.rows["state"][:, : each.state_size])
+
+    def _forget_held(self, slots: Int64Array) -> None:
+        for each in self._holders:
+            each.forget(slots)
+
     # ---- questions
 
     def packed(self, slot: int) -> bytes:
         """The row of a slot as it would be stored now."""
+        self._fetch_held(np.array([slot]))
         return self.row_format.pack(self.rows[[slot]], [self.sequence_ids.get(slot, b"")])[0]
 
     def open_streams(self) -> int:

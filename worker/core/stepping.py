@@ -58,4 +58,5 @@ def step_routed(
             stepper = models[number].stepper
             own = states[:, : stepper.state_size]
             logits[mine] = stepper.step_batch(routed.slots[mine], features[mine], own, routed.steps[mine])
+            table.stepped_by(stepper, routed.slots[mine])
     return logits
