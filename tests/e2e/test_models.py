@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,25 @@ def test_a_graph_publishes_what_its_float64_evaluation_says_and_null_before_its_
         else:
             np.testing.assert_allclose(found, wanted[step - 1], atol=1e-6)
     assert [output["step"] for output in outputs] == list(range(1, steps + 1))
+
+
+def test_states_that_stay_on_the_device_of_tensorflow_are_there_after_a_restart(job):
+    path = GRAPHS / "skip_connections.keras"
+    program = load_program(path)
+    samples = np.random.default_rng(3).standard_normal((2, 6, program.features)).astype(np.float32)
+    one = job()
+    one.sections["model"] = {"path": str(path), "engine": "tensorflow"}
+    keys = [b"a", b"b"]
+    for part in ([0, 1, 2], [3, 4, 5]):
+        for t in part:
+            one.send([sample(*map(float, each)) for each in samples[:, t]], keys=keys, times=[t + 1, t + 1])
+        one.start()
+        one.wait_processed(6)
+        assert one.stop() == 0, one.errors()
+    wanted = program.outputs_of(program.whole(samples).reshape(12, 1)).reshape(2, 6)
+    outputs = [(keys.index(record.key), json.loads(record.value)) for record in one.read()]
+    assert sorted((row, output["step"]) for row, output in outputs) == [(i, t) for i in (0, 1) for t in range(1, 7)]
+    exact = [(row, output) for row, output in outputs if output["exact"]]
+    assert exact
+    for row, output in exact:
+        assert abs(output["probability"] - wanted[row, output["step"] - 1]) < 1e-6

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.holding import HoldingStepper
 from tests.sim.adapters import (
     TICK_SECONDS,
     DiskStore,
@@ -184,7 +185,10 @@ class RealWorker:
         kafka, clock, unseen = self.kafka, TickClock(self.kafka), Unseen()
         consumer: Any = StepwiseConsumer(kafka, self.member, process, self.random)
         reader: Any = StepwiseChangelogReader(kafka, process)
-        table = StreamTable(RowFormat(FINGERPRINT, 1, 1), SLOTS)
+        model = DigestModel()
+        # The harder case: states are where a rollback and a commit must ask for them.
+        model.stepper = HoldingStepper(model.stepper)
+        table = StreamTable(RowFormat(FINGERPRINT, 1, 1), SLOTS, [model.stepper])
         ownership, encoder = self.ownership, OutputAsIs()
         input_topic = InputTopic("topic-id", kafka.partitions)
 
@@ -231,7 +235,7 @@ class RealWorker:
             consumer=consumer,
             processor=Processor(
                 decoder=KindDecoder(),
-                models=[DigestModel()],
+                models=[model],
                 table=table,
                 ownership=ownership,
                 rules=SequenceRules(),

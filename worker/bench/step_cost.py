@@ -10,33 +10,30 @@ from pathlib import Path
 import numpy as np
 
 from worker.adapters.clock import SystemClock
-from worker.model.engines import stepper_for
-from worker.model.load import load_program
+from worker.model.contract import drawn_samples
+from worker.model.program import StepProgram
+from worker.ports import Stepper
 
 WAVES = (1, 64, 1024)
-REPEATS = 7
-SAMPLES = 20_000
-"""Of one repeat; the fastest repeat counts, because others on the machine only ever add time."""
+SECONDS_A_WAVE = 0.2
+STREAMS = 4096
+"""Rows of the states; a wave is spread over them."""
 KERAS_STEPS = 300
 
 
-def step_microseconds(model: Path, wave: int, engine: str) -> float:
-    """Microseconds a sample of the engine's `step_batch` with `wave` streams, gather and scatter included."""
-    program = load_program(model)
-    stepper, clock = stepper_for(program, engine), SystemClock()
-    generator = np.random.default_rng(1)
-    features = generator.standard_normal((wave, program.features)).astype(np.float32)
-    states = np.zeros((max(4096, wave), program.state_size), np.float32)
-    slots = generator.permutation(len(states))[:wave].astype(np.int64)
-    calls = max(1, min(SAMPLES // wave, 2000))
-    best = float("inf")
-    for _ in range(REPEATS):
-        started = clock.monotonic()
-        for call in range(calls):
-            steps = np.full(wave, call % (program.timesteps or 100) + 1, np.int32)
-            stepper.step_batch(slots, features, states, steps)
-        best = min(best, (clock.monotonic() - started) / (calls * wave))
-    return best * 1e6
+def step_microseconds(program: StepProgram, stepper: Stepper, wave: int, step: int = 2) -> float:
+    """Microseconds a sample of a call with `wave` streams, gather and scatter included: the fastest call, as others on
+    the machine only ever add time."""
+    clock, generator = SystemClock(), np.random.default_rng(1)
+    states = np.zeros((STREAMS, program.state_size), np.float32)
+    features = drawn_samples(program, wave, 1, generator)[:, 0]
+    slots = generator.permutation(STREAMS)[:wave].astype(np.int64)
+    steps = np.full(wave, step, np.int32)
+    best, began = float("inf"), clock.monotonic()
+    while (started := clock.monotonic()) < began + SECONDS_A_WAVE or best == float("inf"):
+        stepper.step_batch(slots, features, states, steps)
+        best = min(best, clock.monotonic() - started)
+    return best / wave * 1e6
 
 
 def keras_microseconds(model: Path) -> float:

@@ -17,6 +17,7 @@ from worker.bench.throughput import AT_LEAST_ONCE, PASS_THROUGH, Throughput
 from worker.cli import bench_kafka
 from worker.cli.bench_kafka import EXAMPLE_MODEL
 from worker.cli.bench_tables import FormatOption, ModelOption, Rounds, checked_format, rate_table, stage_table
+from worker.model.engines import stepper_for
 from worker.model.load import load_program
 
 BYTES_PER_RECORD = {"binary": 40, "json": 75}
@@ -72,9 +73,11 @@ def _step_table(model: Path, keras: bool) -> Table:
     table.add_column("engine")
     table.add_column("streams in one call", justify="right")
     table.add_column("us", justify="right")
+    program = load_program(model)
     for engine in ("numpy", "auto"):
+        stepper = stepper_for(program, engine)
         for wave in WAVES:
-            table.add_row(engine, f"{wave}", f"{step_microseconds(model, wave, engine):.2f}")
+            table.add_row(engine, f"{wave}", f"{step_microseconds(program, stepper, wave):.2f}")
     if keras:
         table.add_row("Keras predict_on_batch, stateful", "1", f"{keras_microseconds(model):,.0f}")
     return table

@@ -16,18 +16,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from worker.adapters.clock import SystemClock
+from worker.bench.step_cost import WAVES, step_microseconds
 from worker.core.types import BoolArray, Float32Array
 from worker.errors import ConfigError, ModelNotStreamable
-from worker.model.contract import drawn_samples, verify
+from worker.model.contract import drawn_samples
+from worker.model.engines import stepper_for, verify_engine
 from worker.model.load import load_program
-from worker.model.numpy_stepper import NumpyStepper
 from worker.model.program import StepProgram
+from worker.ports import Stepper
 
-WAVES = (1, 64, 1024)
-SECONDS_A_WAVE = 0.2
-STREAMS = 4096
-"""Rows of the state matrix that is timed; each call steps others, as in a worker."""
 SEQUENCES = 16
 TIMESTEPS = 12
 """Of the comparison with Keras where neither the file nor the user fixes them."""
@@ -69,7 +66,8 @@ def check(
     program = load_program(model, timesteps=timesteps, architecture=architecture, mode=mode)
     samples = None if inputs is None else _read_inputs(inputs, program)
     _print_plan(console, program)
-    verification = verify(program)
+    stepper = stepper_for(program)
+    verification = verify_engine(program, stepper)
     other = "a float64 evaluation" if mode == "step" else "the same model on whole sequences"
     console.print(
         f"verified: {verification.sequences} sequences of {verification.timesteps} steps, largest difference from "
@@ -78,13 +76,13 @@ def check(
     )
     # The last step is the dearest where every sample runs the model on all samples so far.
     step = 2 if mode == "step" else program.timesteps or 2
-    costs = ", ".join(f"{step_microseconds(program, wave, step):.2f} µs at {wave}" for wave in WAVES)
+    costs = ", ".join(f"{step_microseconds(program, stepper, wave, step):.2f} µs at {wave}" for wave in WAVES)
     what = "one step of one stream" if mode == "step" else "one run of the whole model for one stream"
     console.print(f"{what}, by streams per call: {costs}", soft_wrap=True)
     if keras:
-        _compare_with_keras(console, model, program)
+        _compare_with_keras(console, model, program, stepper)
     if samples is not None and outputs is not None:
-        answers, exact = published(program, samples)
+        answers, exact = published(program, stepper, samples)
         with outputs.open("wb") as file:
             np.savez_compressed(file, outputs=answers, exact=exact)
         console.print(f"written: {outputs}", soft_wrap=True)
@@ -125,28 +123,12 @@ def _exact_when(program: StepProgram) -> str:
     return "exact at every step" if program.exact_from == 1 else f"exact from step {program.exact_from} on"
 
 
-def step_microseconds(program: StepProgram, wave: int, step: int = 2) -> float:
-    """Microseconds a sample of a call with `wave` streams: the fastest call, as others on the machine only add time."""
-    stepper, clock = NumpyStepper(program), SystemClock()
-    generator = np.random.default_rng(1)
-    states = np.zeros((STREAMS, program.state_size), np.float32)
-    features = drawn_samples(program, wave, 1, generator)[:, 0]
-    slots = generator.permutation(STREAMS)[:wave].astype(np.int64)
-    steps = np.full(wave, step, np.int32)
-    best, began = float("inf"), clock.monotonic()
-    while (started := clock.monotonic()) < began + SECONDS_A_WAVE or best == float("inf"):
-        stepper.step_batch(slots, features, states, steps)
-        best = min(best, clock.monotonic() - started)
-    return best / wave * 1e6
-
-
-def published(program: StepProgram, samples: Float32Array) -> tuple[Float32Array, BoolArray]:
+def published(program: StepProgram, stepper: Stepper, samples: Float32Array) -> tuple[Float32Array, BoolArray]:
     """What is published of sequences (N, T, F) without a calibration.
 
     Outputs (N, T, K), NaN where the model has nothing to say yet, and at which steps (T,) they are the model's own.
     """
     sequences, timesteps, _ = samples.shape
-    stepper = NumpyStepper(program)
     # One call for all: N streams, record by record in the order of time.
     slots = np.tile(np.arange(sequences, dtype=np.int64), timesteps)
     steps = np.repeat(np.arange(1, timesteps + 1, dtype=np.int32), sequences)
@@ -177,7 +159,7 @@ def _read_inputs(path: Path, program: StepProgram) -> Float32Array:
     return samples
 
 
-def _compare_with_keras(console: Console, model: Path, program: StepProgram) -> None:
+def _compare_with_keras(console: Console, model: Path, program: StepProgram, stepper: Stepper) -> None:
     """Print the largest difference from `model.predict`, or why Keras has none. Raises ModelNotStreamable."""
     timesteps = program.timesteps or TIMESTEPS
     samples = drawn_samples(program, SEQUENCES, timesteps, np.random.default_rng(2))
@@ -188,7 +170,7 @@ def _compare_with_keras(console: Console, model: Path, program: StepProgram) -> 
     if isinstance(predictions, str):
         console.print(f"not compared with Keras: {predictions}", soft_wrap=True)
         return
-    answers, _ = published(program, samples)
+    answers, _ = published(program, stepper, samples)
     predicted: BoolArray = np.asarray(~np.isnan(predictions).all(axis=0), np.bool_)
     predicted[-1] = True
     found, wanted = answers[:, predicted], predictions[:, predicted]

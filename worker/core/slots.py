@@ -122,17 +122,20 @@ class StreamTable:
             for partition in np.unique(partitions).tolist():
                 where = np.flatnonzero(partitions == partition)
                 slots[where] = self._resolve_one(partition, [keys[i] for i in where.tolist()], read_rows)
-        self._last_used[slots] = self._turn
         return slots
 
-    def _resolve_one(self, partition: int, keys: Sequence[bytes], read_rows: ReadRows) -> list[int]:
+    def _resolve_one(self, partition: int, keys: Sequence[bytes], read_rows: ReadRows) -> Int64Array:
         index = self._index[partition]
         found = list(map(index.get, keys))
         if None in found:
+            # Streams of this batch must not make room for others of it.
+            self._last_used[[slot for slot in found if slot is not None]] = self._turn
             new_keys = list(dict.fromkeys(key for key, slot in zip(keys, found, strict=True) if slot is None))
             self._insert(partition, new_keys, read_rows)
             found = list(map(index.get, keys))
-        return found  # type: ignore[return-value]  # every key has a slot now
+        slots = np.array(found, np.int64)  # every key has a slot now
+        self._last_used[slots] = self._turn
+        return slots
 
     def _insert(self, partition: int, keys: list[bytes], read_rows: ReadRows) -> None:
         loaded: list[tuple[int, bytes]] = []
@@ -288,7 +291,7 @@ class StreamTable:
     # ---- states that an engine holds
 
     def stepped_by(self, stepper: object, slots: Int64Array) -> None:
-        """A sequence of another model ended in these slots and one of this stepper's goes on."""
+        """From now on these slots are this stepper's, and what others hold of them is of sequences that ended."""
         for each in self._holders:
             if each is not stepper:
                 each.forget(slots)

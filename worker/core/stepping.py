@@ -49,6 +49,7 @@ def step_routed(
     states = table.rows["state"]
     if routed.models is None:
         stepper = models[0].stepper
+        table.stepped_by(stepper, routed.slots)
         return stepper.step_batch(routed.slots, features, states[:, : stepper.state_size], routed.steps)
     logits = np.empty((len(features), table.row_format.outputs), np.float32)
     # The served model last: within a stream its sequence comes after the one that an older model finishes.
@@ -57,6 +58,6 @@ def step_routed(
         if len(mine):
             stepper = models[number].stepper
             own = states[:, : stepper.state_size]
-            logits[mine] = stepper.step_batch(routed.slots[mine], features[mine], own, routed.steps[mine])
             table.stepped_by(stepper, routed.slots[mine])
+            logits[mine] = stepper.step_batch(routed.slots[mine], features[mine], own, routed.steps[mine])
     return logits

@@ -8,7 +8,7 @@ from worker.core.types import Float32Array, Int32Array, Int64Array
 from worker.core.waves import deepest
 from worker.errors import ConfigError
 from worker.model.buffered import BUFFER_CLASS
-from worker.model.contract import verify
+from worker.model.contract import Verification, verify
 from worker.model.kernel.operations import KernelOp, tables
 from worker.model.kernel.stepper import KernelStepper
 from worker.model.numpy_stepper import NumpyStepper
@@ -45,17 +45,17 @@ class SmallWavesByKernel:
         return engine.step_batch(slots, features, states, steps)
 
 
-def verify_engine(program: StepProgram, stepper: Stepper) -> None:
-    """Verify each engine that a stepper may choose. Raises ModelNotStreamable."""
+def verify_engine(program: StepProgram, stepper: Stepper) -> Verification:
+    """Verify each engine that a stepper may choose; the worst of them. Raises ModelNotStreamable."""
     engines = (stepper.by_waves, stepper.by_record) if isinstance(stepper, SmallWavesByKernel) else (stepper,)
-    for engine in engines:
-        verify(program, engine)
+    return max((verify(program, engine) for engine in engines), key=lambda each: each.largest_difference)
 
 
 def stepper_for(program: StepProgram, engine: str = "auto") -> Stepper:
     """`numpy`: waves of streams, cheapest for large models. `kernel`: the same cost a sample for any number of streams.
-    `tensorflow`: waves on the GPU where there is one. `auto`: where numba is installed the kernel for models within
-    KERNEL_ALWAYS_WEIGHTS_MAX, and for small waves of those within KERNEL_WEIGHTS_MAX; NumPy for all others.
+    `tensorflow`: waves compiled by XLA, on the GPU where there is one. `auto`: where numba is installed the kernel for
+    models within KERNEL_ALWAYS_WEIGHTS_MAX, and for small waves of those within KERNEL_WEIGHTS_MAX; NumPy for all
+    others.
 
     Raises ConfigError for an engine that cannot be had.
     """

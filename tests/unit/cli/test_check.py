@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from worker.bench import step_cost
 from worker.cli import check
+from worker.model.engines import stepper_for
 from worker.model.load import load_program
 
 GOLDENS = Path(__file__).parents[2] / "goldens"
@@ -13,7 +15,7 @@ GOLDENS = Path(__file__).parents[2] / "goldens"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(check, "SECONDS_A_WAVE", 0.0)
+    monkeypatch.setattr(step_cost, "SECONDS_A_WAVE", 0.0)
 
 
 def test_check_prints_plan_state_verification_and_step_cost(cli):
@@ -157,7 +159,7 @@ def test_of_one_output_per_step_every_step_is_compared_with_keras(cli, monkeypat
     program = load_program(GOLDENS / "graphs" / "one_per_step.keras")
 
     def predicted(_model, samples):
-        found = check.published(program, samples)[0]
+        found = check.published(program, stepper_for(program), samples)[0]
         if wrong_at is not None:
             found[0, wrong_at] += 0.1
         return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tests.holding import HoldingStepper
 from tests.oracle import Expected, Given
 from worker.core.idle import IdleIndex
 from worker.core.publishing import Emission, Published, publish
@@ -59,7 +60,7 @@ class ToyReadout:
 
 @dataclass
 class ToyModel:
-    stepper: ToyStepper = field(default_factory=ToyStepper)
+    stepper: ToyStepper | HoldingStepper = field(default_factory=ToyStepper)
     readout: ToyReadout = field(default_factory=ToyReadout)
 
 
@@ -74,7 +75,8 @@ class Core:
     models: list[ToyModel] = field(default_factory=lambda: [ToyModel()])
 
     def __post_init__(self) -> None:
-        self.table = StreamTable(self.row_format, self.slots_max)
+        holders = [model.stepper for model in self.models if isinstance(model.stepper, HoldingStepper)]
+        self.table = StreamTable(self.row_format, self.slots_max, holders)
         self.watermarks: dict[int, int] = {}
         self.idle: dict[int, IdleIndex] | None = {} if self.rules.idle_timeout_ms else None
         self.disk: dict[tuple[int, bytes], bytes] = {}

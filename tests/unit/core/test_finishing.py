@@ -6,12 +6,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.holding import HoldingStepper
 from tests.oracle import Oracle
 from tests.unit.core.helpers import Core, ToyModel, ToyStepper, as_expected, rules, toy_logit
 from tests.unit.core.test_routing import cut, histories
 from worker.core.row_formats import RowFormats
 from worker.core.sequence import OnGap, SequenceRules
-from worker.core.state_row import RowFormat
+from worker.core.state_row import RowFormat, decode_row
 
 OLD, NEW = RowFormat("11" * 32, 1, 2), RowFormat("22" * 32, 1, 5)
 OLD_FACTOR, NEW_FACTOR = 3, 7
@@ -26,9 +27,10 @@ OLD_FACTOR, NEW_FACTOR = 3, 7
     st.sampled_from([0, 3, 4]),
     st.sampled_from(["taint", "reset", "reject"]),
     st.sampled_from([0, 0, 2000]),
+    st.sampled_from([lambda stepper: stepper, HoldingStepper]),
 )
 def test_old_sequences_end_with_the_old_model_and_new_ones_begin_with_the_new(
-    records, change, sizes, old_length, new_length, on_gap, idle
+    records, change, sizes, old_length, new_length, on_gap, idle, engine
 ):
     before = Core(rules(old_length, on_gap, idle), row_format=OLD)
     oracle = Oracle(old_length, on_gap, idle)
@@ -42,7 +44,7 @@ def test_old_sequences_end_with_the_old_model_and_new_ones_begin_with_the_new(
     after = Core(
         SequenceRules(new_length, OnGap(on_gap), idle, (old_length,)),
         row_format=RowFormats((NEW, OLD)),
-        models=[ToyModel(ToyStepper(NEW_FACTOR, 5)), ToyModel(ToyStepper(OLD_FACTOR, 2))],
+        models=[ToyModel(engine(ToyStepper(NEW_FACTOR, 5))), ToyModel(engine(ToyStepper(OLD_FACTOR, 2)))],
     )
     after.disk, after.watermarks = before.disk, before.watermarks
     for partition in before.partitions:
@@ -70,5 +72,8 @@ def test_old_sequences_end_with_the_old_model_and_new_ones_begin_with_the_new(
     for (partition, key), sequence in oracle.open.items():
         finishing = (partition, sequence.first_offset) in begun
         size = (OLD if finishing else NEW).row_bytes + 4 + len(sequence.name or "")
-        assert len(left.pop((partition, key))) == size, "at rest a row is its own model's"
+        row = left.pop((partition, key))
+        assert len(row) == size, "at rest a row is its own model's"
+        factor = OLD_FACTOR if finishing else NEW_FACTOR
+        assert decode_row(row).state[0] == toy_logit([x for (x,) in sequence.samples], factor)
     assert not left

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tests.holding import HoldingStepper
 from tests.oracle import Given
-from tests.unit.core.helpers import FINGERPRINT, Core, as_expected, rules
+from tests.unit.core.helpers import FINGERPRINT, Core, ToyModel, ToyStepper, as_expected, rules
+from tests.unit.core.test_routing import cut, histories
 from worker.core.slots import BYTES_PER_STREAM_OVERHEAD, StreamTable, slots_for
-from worker.core.state_row import RowFormat
+from worker.core.state_row import RowFormat, decode_row
 
 
 def numbered(count: int, at: int = 0, value: float = 1.0) -> list[Given]:
@@ -107,3 +111,58 @@ def test_memory_is_only_used_as_streams_come():
     table.add_partition(0, store_is_empty=True)
     slots = table.resolve(np.zeros(3, np.int32), [b"a", b"b", b"a"], lambda *_: [])
     assert slots.tolist() == [0, 1, 0]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    histories(),
+    st.integers(1, 3),
+    st.sampled_from([["commit", "roll back"], ["commit", "roll back", "go on"]]).flatmap(
+        lambda turns: st.lists(st.sampled_from(turns), min_size=60, max_size=60)
+    ),
+    st.integers(0, 4),
+)
+def test_states_that_an_engine_holds_are_committed_rolled_back_and_evicted_like_others(records, size, turns, length):
+    plain = Core(rules(length))
+    # Six streams: in three slots every second batch evicts some, but what is not committed must have room.
+    slots_max = 6 if "go on" in turns else 3
+    holding = Core(rules(length), slots_max=slots_max, models=[ToyModel(HoldingStepper(ToyStepper()))])
+    for batch, turn in zip(cut(records, [size] * 60), turns, strict=False):
+        wanted, got = (core.run(batch)[1].predictions for core in (plain, holding))
+        assert got.logits.tolist() == wanted.logits.tolist()
+        for core in (plain, holding):
+            if turn == "commit":
+                core.commit()
+            elif turn == "roll back":
+                core.table.rollback()
+    for core in (plain, holding):
+        core.commit()
+    assert holding.disk == plain.disk
+
+
+def test_a_row_that_is_looked_at_has_the_state_that_the_engine_holds():
+    core = Core(rules(0), models=[ToyModel(HoldingStepper(ToyStepper()))])
+    core.run(numbered(2, value=7.0))
+    slot = core.table.slot_of(0, b"k0001")
+    assert decode_row(core.table.packed(slot)).state[0] == 7.0
+
+
+def test_a_stream_that_comes_back_after_long_is_not_evicted_by_new_streams_of_its_own_batch():
+    core = Core(rules(0), slots_max=8)
+    core.run(numbered(8))
+    core.commit()
+    core.run([Given(0, 100 + i, b"k%04d" % i, 100 + i, (1.0,)) for i in range(1, 8)])
+    core.commit()
+    batch = [Given(0, 200, b"k0000", 200, (1.0,)), Given(0, 201, b"new", 201, (1.0,))]
+    assert core.run(batch)[0].steps.tolist() == [2, 1]
+
+
+def test_a_stream_of_one_partition_does_not_make_room_for_one_of_another_in_the_same_batch():
+    core = Core(rules(0), slots_max=8)
+    core.run(numbered(8))
+    core.commit()
+    core.run([Given(0, 100 + i, b"k%04d" % i, 100 + i, (1.0,)) for i in range(1, 8)])
+    core.commit()
+    routed, _ = core.run([Given(0, 200, b"k0000", 200, (1.0,)), Given(1, 0, b"new", 201, (1.0,))])
+    assert routed.steps.tolist() == [2, 1]
+    assert len(set(routed.slots.tolist())) == 2

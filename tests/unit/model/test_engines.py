@@ -47,6 +47,43 @@ def test_tensorflow_gives_what_numpy_gives(compiled, data):
     np.testing.assert_allclose(tensorflow, numpy, rtol=2e-6, atol=2e-6)
 
 
+def test_with_states_that_stay_rows_are_neither_read_nor_written_until_they_are_fetched_and_forgotten():
+    compiled = load_program(REFERENCE)
+    slots, slot = np.arange(10), np.array([3])
+    features = np.random.default_rng(1).standard_normal((10, compiled.features)).astype(np.float32)
+    first, second = np.full(10, 1, np.int32), np.full(10, 2, np.int32)
+    plain, staying = stepper_for(compiled, "tensorflow"), stepper_for(compiled, "tensorflow")
+    staying.warm()
+    staying.states_stay = True
+    wanted, rows = in_place(10, compiled.state_size), in_place(10, compiled.state_size)
+    before = rows.copy()
+    plain.step_batch(slots, features, wanted, first)
+    after_one = wanted.copy()
+    staying.step_batch(slots, features, rows, first)
+    assert rows.tobytes() == before.tobytes()
+    logits = plain.step_batch(slots, features, wanted, second)
+    np.testing.assert_allclose(staying.step_batch(slots, features, rows, second), logits, atol=1e-6)
+    staying.fetch(slots, rows)
+    np.testing.assert_allclose(rows, wanted, atol=1e-6)
+    rows[3] = after_one[3]
+    staying.forget(slot)
+    np.testing.assert_allclose(staying.step_batch(slot, features[3:4], rows, second[:1]), logits[3:4], atol=1e-6)
+    staying.fetch(np.array([3, 99]), rows)
+    np.testing.assert_allclose(rows[3], wanted[3], atol=1e-6)
+
+
+@pytest.mark.parametrize("streams", [7, 70, 600, 9000])
+def test_tensorflow_pads_waves_of_any_number_of_streams(streams):
+    compiled = program([layer("LSTM", units=2), layer("Dense", units=1, activation="sigmoid")])
+    slots = np.concatenate([np.arange(streams), np.arange(streams // 2), np.zeros(3, np.int64)])
+    features = np.random.default_rng(1).standard_normal((len(slots), compiled.features)).astype(np.float32)
+    steps = steps_of(slots, 100)
+    mine, other = in_place(streams, compiled.state_size), in_place(streams, compiled.state_size)
+    got = stepper_for(compiled, "tensorflow").step_batch(slots, features, mine, steps)
+    np.testing.assert_allclose(got, NumpyStepper(compiled).step_batch(slots, features, other, steps), atol=1e-6)
+    np.testing.assert_allclose(mine, other, atol=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(GRAPHS))
 def test_tensorflow_steps_graphs_with_branches_windows_and_masks(seed):
     compiled = random_program(seed)
