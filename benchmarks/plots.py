@@ -60,6 +60,7 @@ def draw(axes: Axes, measured: list[dict[str, Any]], at: Callable[[dict[str, Any
         axes.errorbar(x, middle, [below, above], label=contender, color=color, ls=line, marker="o", ms=4, capsize=3)
     axes.set_xscale("log")
     axes.set_xticks([at(each) for each in measured])
+    axes.tick_params(axis="x", labelrotation=30)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_ylim(bottom=0)
