@@ -60,8 +60,7 @@ def measured(engine: str, units: int) -> dict[str, Any]:
     stepper = stepper_for(program, engine)
     difference = verify(program, stepper).largest_difference
     if isinstance(stepper, TensorFlowStepper):  # as a worker does it
-        stepper.warm()
-        stepper.states_stay = True
+        stepper.hold_states()
     ready = time.perf_counter() - began
     generator = np.random.default_rng(1)
     costs = {}

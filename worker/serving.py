@@ -99,8 +99,7 @@ def states_on_device(models: Sequence[ServedModel]) -> list[HoldsStates]:
     for model in models:
         if isinstance(model.stepper, TensorFlowStepper):
             log.info("compiling for waves of %d to %d streams", ROWS[0], ROWS[-1])
-            model.stepper.warm()
-            model.stepper.states_stay = True
+            model.stepper.hold_states()
             holders.append(model.stepper)
     return holders
 

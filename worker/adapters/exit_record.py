@@ -33,7 +33,7 @@ def exit_recorded(directory: str | Path, clock: Clock) -> Iterator[None]:
     except StateDirectoryInUse:
         # The directory, and the note in it, are another process's.
         raise
-    except Exception as error:
+    except Exception as error:  # whatever ended the worker is noted and goes on
         code = error.exit_code if isinstance(error, UserError) else 1
         _write(file, Exit(_snake(type(error).__name__), code, clock.now_ms()))
         raise

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # no stub
 
 from worker.adapters.clock import SystemClock
 from worker.adapters.kafka_errors import KafkaFailed, translate
@@ -23,6 +23,7 @@ _VISIBLE_POLL_S = 0.05
 """How long to wait between two looks at topics that were just created."""
 _MISSING = {KafkaError._NOENT, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION}
 """Also said of a partition whose leader is being elected."""
+# The client has no types for these two.
 _EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -56,6 +57,7 @@ class KafkaAdmin:
         self._servers = str(config.get("bootstrap.servers", ""))
         self._timeout = timeout
         self._last_error = ""
+        # The stubs know fewer types of properties than librdkafka.
         self._admin = AdminClient({**RECONNECT, **config, "error_cb": self._note_error})  # type: ignore[dict-item]
 
     def check_reachable(self, timeout: float) -> None:

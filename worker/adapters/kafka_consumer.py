@@ -377,6 +377,7 @@ class KafkaConsumer:
 
 def _to_batch(messages: list[Message]) -> RecordBatch:
     count = len(messages)
+    # The stubs also allow a dictionary, which is never given back.
     headers: list[Headers | None] = list(map(Message.headers, messages))  # type: ignore[arg-type]
     return RecordBatch(
         partitions=np.fromiter(map(Message.partition, messages), np.int32, count),

@@ -84,7 +84,7 @@ class Follower:
             message.timestamp()[1],
             message.key(),
             message.value(),
-            list(message.headers() or []),  # type: ignore[arg-type]
+            list(message.headers() or []),  # type: ignore[arg-type]  # never the dictionary of the stubs
         )
 
     def close(self) -> None:

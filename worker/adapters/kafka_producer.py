@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
@@ -43,7 +44,7 @@ _QUEUE_FULL_POLL_S = 0.05
 """How long to wait for space in librdkafka's queue between two tries."""
 
 
-class _QueueingProducer:
+class _QueueingProducer(ABC):
     """What both producers share: the tight loop over `produce`."""
 
     _producer: Producer
@@ -63,7 +64,8 @@ class _QueueingProducer:
         A timestamp of 0 stands for now, as everywhere in librdkafka. Raises ProduceFailed on a refused record, inside
         of transactions also TransactionAborted, Fenced or OutcomeUnknown; records before it are queued.
         """
-        # Positional arguments: half the time of keyword arguments, and produce_batch takes no timestamps.
+        # Positional arguments: half the time of keyword arguments, and produce_batch takes no timestamps. The stubs
+        # know headers as a list or dictionary only, and nothing that is passed on as `*arguments`.
         produce = self._producer.produce
         with self._translated(topic):
             if headers is None:
@@ -85,7 +87,7 @@ class _QueueingProducer:
         while True:
             self._producer.poll(_QUEUE_FULL_POLL_S)
             try:
-                self._producer.produce(topic, *arguments)  # type: ignore[arg-type]
+                self._producer.produce(topic, *arguments)  # type: ignore[arg-type]  # passed on
             except BufferError:
                 continue
             return
@@ -97,8 +99,9 @@ class _QueueingProducer:
             self._producer.purge(blocking=False)
             del self._producer
 
+    @abstractmethod
     def _translated(self, topic: str) -> AbstractContextManager[None]:
-        raise NotImplementedError
+        """The client's errors as ours."""
 
 
 class KafkaProducer(_QueueingProducer):
@@ -218,7 +221,7 @@ class TransactionalKafkaProducer(_QueueingProducer):
         arguments = (value, key, partition, tracked.delivered, None, timestamp_ms, headers)
         with self._translated(topic):
             try:
-                self._producer.produce(topic, *arguments)  # type: ignore[arg-type]
+                self._producer.produce(topic, *arguments)  # type: ignore[arg-type]  # passed on
             except BufferError:
                 self._produce_when_space(topic, *arguments)
         return tracked

@@ -36,8 +36,7 @@ def read_rows(path: Path) -> Iterator[tuple[bytes, bytes]]:
 def _translated(path: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
-        # rocksdict's errors are all bare `Exception`s; anything more specific is a bug.
+    except Exception as error:  # rocksdict raises nothing more specific; what is more specific is a bug
         if type(error) is not Exception:
             raise
         raise StoreCorrupted(str(path), str(error)) from error

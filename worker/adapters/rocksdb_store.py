@@ -118,7 +118,7 @@ class RocksDBStore:
             database = Rdict(str(directory), options, {"default": options})
         write_options = WriteOptions()
         # The type stubs show a method; it is a property.
-        write_options.disable_wal = not write_ahead_log  # type: ignore[method-assign,assignment]
+        write_options.disable_wal = not write_ahead_log  # type: ignore[method-assign,assignment]  # see above
         store = cls(directory, database, write_options, clock or SystemClock())
         try:
             store._check_identity(identity)
@@ -332,7 +332,7 @@ def _translated(path: Path, *, opening: bool = False) -> Iterator[None]:
     """Turn rocksdict's errors, which are all bare `Exception`s that differ only in text, into ours."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # rocksdict raises nothing more specific; what is more specific is a bug
         if type(error) is not Exception:
             raise
         raise _translate(str(error), path, opening) from error

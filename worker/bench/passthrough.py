@@ -152,10 +152,10 @@ def main() -> None:
             keys = list(map(Message.key, messages))
             if given.transactional and not deadline:
                 producer.begin_transaction()
-            values = outputs(list(map(Message.value, messages)), given.format)  # type: ignore[arg-type]
+            values = outputs(list(map(Message.value, messages)), given.format)  # type: ignore[arg-type]  # none is empty
             produced(producer, given.output, values, keys)  # type: ignore[arg-type]  # all have keys
             if states is not None:
-                states.touch(keys)  # type: ignore[arg-type]
+                states.touch(keys)  # type: ignore[arg-type]  # all have keys
             deadline = deadline or clock.monotonic() + given.interval_ms / 1000
         if deadline and clock.monotonic() >= deadline:
             commit_all()

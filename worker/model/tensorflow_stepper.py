@@ -48,8 +48,9 @@ class TensorFlowStepper:
         self._held: BoolArray = np.zeros(0, np.bool_)
         self._calls = {rows: _call(tf, program, self._states, rows) for rows in ROWS}
 
-    def warm(self) -> None:
-        """Compile for every number of rows now, so that no batch waits for it."""
+    def hold_states(self) -> None:
+        """Let states stay from now on, and compile for every number of rows, so that no batch waits for it."""
+        self.states_stay = True
         for rows, call in self._calls.items():
             call(*self._padded(rows), 0)
 
@@ -133,7 +134,7 @@ def _call(tf: Any, program: StepProgram, states: Any, rows: int) -> Any:
     namespace = TensorFlowNamespace(tf)
     wave_count = SAMPLES_A_CALL // rows
 
-    @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+    @tf.function(jit_compile=True)
     def loop(state: Any, x: Any, steps: Any, count: Any) -> Any:
         def wave(k: Any, state: Any, answers: Any) -> Any:
             now = steps[k]
@@ -146,7 +147,7 @@ def _call(tf: Any, program: StepProgram, states: Any, rows: int) -> Any:
         _, state, answers = tf.while_loop(lambda k, *_: k < count, wave, (0, state, answers))
         return state, answers.stack()
 
-    @tf.function(  # type: ignore[untyped-decorator]
+    @tf.function(
         input_signature=[
             tf.TensorSpec([rows], tf.int64),
             tf.TensorSpec([wave_count, rows, program.features], tf.float32),

@@ -147,22 +147,13 @@ def test_a_row_that_is_looked_at_has_the_state_that_the_engine_holds():
     assert decode_row(core.table.packed(slot)).state[0] == 7.0
 
 
-def test_a_stream_that_comes_back_after_long_is_not_evicted_by_new_streams_of_its_own_batch():
+@pytest.mark.parametrize("new", [Given(0, 201, b"new", 201, (1.0,)), Given(1, 0, b"new", 201, (1.0,))])
+def test_a_stream_that_comes_back_after_long_makes_no_room_for_a_new_one_of_its_own_batch(new):
     core = Core(rules(0), slots_max=8)
     core.run(numbered(8))
     core.commit()
     core.run([Given(0, 100 + i, b"k%04d" % i, 100 + i, (1.0,)) for i in range(1, 8)])
     core.commit()
-    batch = [Given(0, 200, b"k0000", 200, (1.0,)), Given(0, 201, b"new", 201, (1.0,))]
-    assert core.run(batch)[0].steps.tolist() == [2, 1]
-
-
-def test_a_stream_of_one_partition_does_not_make_room_for_one_of_another_in_the_same_batch():
-    core = Core(rules(0), slots_max=8)
-    core.run(numbered(8))
-    core.commit()
-    core.run([Given(0, 100 + i, b"k%04d" % i, 100 + i, (1.0,)) for i in range(1, 8)])
-    core.commit()
-    routed, _ = core.run([Given(0, 200, b"k0000", 200, (1.0,)), Given(1, 0, b"new", 201, (1.0,))])
+    routed, _ = core.run([Given(0, 200, b"k0000", 200, (1.0,)), new])
     assert routed.steps.tolist() == [2, 1]
     assert len(set(routed.slots.tolist())) == 2

@@ -53,8 +53,7 @@ def test_with_states_that_stay_rows_are_neither_read_nor_written_until_they_are_
     features = np.random.default_rng(1).standard_normal((10, compiled.features)).astype(np.float32)
     first, second = np.full(10, 1, np.int32), np.full(10, 2, np.int32)
     plain, staying = stepper_for(compiled, "tensorflow"), stepper_for(compiled, "tensorflow")
-    staying.warm()
-    staying.states_stay = True
+    staying.hold_states()
     wanted, rows = in_place(10, compiled.state_size), in_place(10, compiled.state_size)
     before = rows.copy()
     plain.step_batch(slots, features, wanted, first)
