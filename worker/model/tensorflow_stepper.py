@@ -1,13 +1,12 @@
 """The TensorFlow engine: the same layer rules, compiled by XLA for shapes of fixed size, on the GPU where there is one.
 
-A batch goes as few calls, each of many waves: a call is a loop over its waves that was compiled once, for one number of
-rows; waves of fewer streams are padded to it. States cross to the device when they are first stepped, and back when
-they are asked for.
+A batch is one call of one traced function: a loop over its waves, compiled once for a few numbers of rows, and each
+wave padded to the next of them. States cross to the device when they are first stepped, and back when they are asked
+for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,9 @@ from worker.model.tensorflow_log import start_notes_left_out
 from worker.model.tensorflow_namespace import TensorFlowNamespace
 
 ROWS = (8, 64, 512, 1024, 2048, 4096, 8192)
-"""Streams of a wave that a loop is compiled for, in about .3 s each. A call of few costs 400 µs, as much as 1,000."""
-SAMPLES_A_CALL = 8192
-"""Rows times waves of one call: more of either come in further calls."""
+"""Streams of a wave that the loop is compiled for, in about .3 s each; the last is also the most samples of a call."""
+FLOATS_MAX = 1 << 24
+"""Of the states, features and logits of the widest wave, 64 MiB: wide models are compiled for fewer rows."""
 UNUSED = 0
 """The row of the device's states that padding reads and writes; slot s has row s + 1."""
 
@@ -46,38 +45,35 @@ class TensorFlowStepper:
         size = program.state_size
         self._states = tf.Variable(tf.zeros([1, size]), shape=tf.TensorShape([None, size]), trainable=False)
         self._held: BoolArray = np.zeros(0, np.bool_)
-        self._calls = {rows: _call(tf, program, self._states, rows) for rows in ROWS}
+        self._rows = _rows_for(program)
+        self._call = _traced(tf, program, self._states, self._rows)
 
     def hold_states(self) -> None:
         """Let states stay from now on, and compile for every number of rows, so that no batch waits for it."""
         self.states_stay = True
-        for rows, call in self._calls.items():
-            call(*self._padded(rows), 0)
+        samples, each_once = self._rows[-1], np.arange(len(self._rows) + 1)
+        nothing = (np.zeros((samples, self.features), np.float32), np.zeros(samples, np.int32))
+        self._call(*self._padded(np.full(samples, UNUSED), *nothing, np.zeros(samples, np.int64), each_once))
 
     def step_batch(
         self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array
     ) -> Float32Array:
         """See worker.ports.Stepper."""
         logits = np.empty((len(slots), self.outputs), np.float32)
-        if not len(slots):
-            return logits
+        for start in range(0, len(slots), self._rows[-1]):
+            part = slice(start, start + self._rows[-1])
+            logits[part] = self._step(slots[part], features[part], states, steps[part])
+        return logits
+
+    def _step(self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array) -> Float32Array:
         distinct, cut = waves(slots)
         self._upload(distinct, states)
         sizes = np.array([len(wave) for wave in cut])
+        first_waves = np.append(np.searchsorted(-sizes, -np.array(self._rows[::-1])), len(sizes))
         order = np.concatenate(cut)
-        wave_of = np.repeat(np.arange(len(cut)), sizes)
-        row_of = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        for start in range(0, len(distinct), ROWS[-1]):
-            inside = (row_of >= start) & (row_of < start + ROWS[-1])
-            records, wave, row = order[inside], wave_of[inside], row_of[inside] - start
-            for rows, first, last in _calls(np.minimum(sizes[sizes > start] - start, ROWS[-1])):
-                places, x, at = self._padded(rows)
-                mine = slice(*np.searchsorted(wave, [first, last]))
-                these, k, i = records[mine], wave[mine] - first, row[mine]
-                used = distinct[start : start + rows]
-                places[: len(used)] = used + 1
-                x[k, i], at[k, i] = features[these], steps[these]
-                logits[these] = self._calls[rows](places, x, at, last - first).numpy()[k, i]
+        answers = self._call(*self._padded(distinct + 1, features[order], steps[order], sizes, first_waves)).numpy()
+        logits = np.empty((len(slots), self.outputs), np.float32)
+        logits[order] = answers[: len(order)]
         if not self.states_stay:
             self.fetch(distinct, states)
             self.forget(distinct)
@@ -108,56 +104,93 @@ class TensorFlowStepper:
             self._states.scatter_update(tf.IndexedSlices(tf.constant(states[fresh]), tf.constant(fresh + 1)))
             self._held[fresh] = True
 
-    def _padded(self, rows: int) -> tuple[Int64Array, Float32Array, Int32Array]:
-        """Arguments of a call in which nothing is stepped yet."""
-        shape = (SAMPLES_A_CALL // rows, rows)
-        return np.full(rows, UNUSED), np.zeros((*shape, self.features), np.float32), np.zeros(shape, np.int32)
+    def _padded(
+        self, places: Int64Array, x: Float32Array, steps: Int32Array, sizes: Int64Array, first_waves: Int64Array
+    ) -> tuple[Int64Array, Float32Array, Int32Array, Int32Array, Int32Array, Int32Array]:
+        """Arguments of the call for samples that lie wave after wave."""
+        samples, length = self._rows[-1], _padded_length(self._rows)
+        offsets = np.zeros(samples, np.int32)
+        offsets[1 : len(sizes)] = np.cumsum(sizes)[:-1]
+        return (
+            _filled(places, (samples,)),
+            _filled(x, (length, self.features)),
+            _filled(steps, (length,)),
+            _filled(sizes.astype(np.int32), (samples,)),
+            offsets,
+            first_waves.astype(np.int32),
+        )
 
 
-def _calls(sizes: Int64Array) -> Iterator[tuple[int, int, int]]:
-    """Sizes of consecutive waves, falling → (rows, first wave, wave after the last) of each call."""
-    padded = np.array(ROWS)[np.searchsorted(ROWS, sizes)]
-    first = 0
-    while first < len(sizes):
-        rows = int(padded[first])
-        alike = int(np.count_nonzero(padded[first:] == rows))
-        last = first + min(alike, SAMPLES_A_CALL // rows)
-        yield rows, first, last
-        first = last
+def _filled(values: Any, shape: tuple[int, ...]) -> Any:
+    """With zeros behind; 0 is UNUSED, no step and no size."""
+    padded = np.zeros(shape, values.dtype)
+    padded[: len(values)] = values
+    return padded
 
 
-def _call(tf: Any, program: StepProgram, states: Any, rows: int) -> Any:
-    """places (rows,), x (waves, rows, F), steps (waves, rows), how many of the waves → logits (waves, rows, K).
+def _rows_for(program: StepProgram) -> tuple[int, ...]:
+    each = program.state_size + program.features + program.outputs
+    return tuple(rows for rows in ROWS if rows * each <= FLOATS_MAX) or ROWS[:1]
 
-    Steps the states at these places; those whose step is 0 stay as they are.
+
+def _padded_length(rows: tuple[int, ...]) -> int:
+    """Of the samples of a call: the last wave, too, is read and written as many rows as it was compiled for."""
+    return rows[-1] + int(np.diff((0, *rows)).max())
+
+
+def _traced(tf: Any, program: StepProgram, states: Any, rows: tuple[int, ...]) -> Any:
+    """places (N,), x (M, F), steps (M,), sizes (N,), offsets (N,), first_waves (len(rows) + 1,) → logits (M, K).
+
+    Wave k steps the states at the first sizes[k] places by the samples from offsets[k] on. first_waves has the first
+    wave of each number of rows, widest first, and the number of waves.
     """
     namespace = TensorFlowNamespace(tf)
-    wave_count = SAMPLES_A_CALL // rows
-
-    @tf.function(jit_compile=True)
-    def loop(state: Any, x: Any, steps: Any, count: Any) -> Any:
-        def wave(k: Any, state: Any, answers: Any) -> Any:
-            now = steps[k]
-            own = tf.where((now == 1)[:, None], tf.zeros_like(state), state)
-            logits, after = program.graph(namespace, x[k], own, now)
-            after = tf.where((now > 0)[:, None], tf.concat(after, axis=1), state)
-            return k + 1, after, answers.write(k, logits)
-
-        answers = tf.TensorArray(tf.float32, size=wave_count, element_shape=[rows, program.outputs])
-        _, state, answers = tf.while_loop(lambda k, *_: k < count, wave, (0, state, answers))
-        return state, answers.stack()
+    length = _padded_length(rows)
+    whole, number = tf.TensorSpec([rows[-1]], tf.int32), tf.TensorSpec([], tf.int32)
+    x_and_steps = (tf.TensorSpec([length, program.features]), tf.TensorSpec([length], tf.int32))
+    state_and_answers = (tf.TensorSpec([None, program.state_size]), tf.TensorSpec([length, program.outputs]))
 
     @tf.function(
-        input_signature=[
-            tf.TensorSpec([rows], tf.int64),
-            tf.TensorSpec([wave_count, rows, program.features], tf.float32),
-            tf.TensorSpec([wave_count, rows], tf.int32),
-            tf.TensorSpec([], tf.int32),
-        ]
+        jit_compile=True,
+        autograph=False,
+        input_signature=[*state_and_answers, *x_and_steps, whole, whole, number, number],
     )
-    def call(places: Any, x: Any, steps: Any, count: Any) -> Any:
-        after, logits = loop(tf.gather(states, places), x, steps, count)
-        states.scatter_update(tf.IndexedSlices(after, places))
-        return logits
+    def loop(state: Any, answers: Any, x: Any, steps: Any, sizes: Any, offsets: Any, first: Any, last: Any) -> Any:
+        row = tf.range(tf.shape(state)[0])
+
+        def wave(k: Any, state: Any, answers: Any) -> Any:
+            mine = offsets[k] + row  # gathered, because XLA compiles a slice anew for every place it begins at
+            now = tf.where(row < sizes[k], tf.gather(steps, mine), 0)
+            own = tf.where((now == 1)[:, None], tf.zeros_like(state), state)
+            logits, after = program.graph(namespace, tf.gather(x, mine), own, now)
+            after = tf.where((now > 0)[:, None], tf.concat(after, axis=1), state)
+            # Rows behind the wave's own are the next wave's, which writes them after this.
+            return k + 1, after, tf.tensor_scatter_nd_update(answers, mine[:, None], logits)
+
+        return tf.while_loop(lambda k, *_: k < last, wave, (first, state, answers))[1:]
+
+    @tf.function(
+        autograph=False,
+        input_signature=[
+            tf.TensorSpec([rows[-1]], tf.int64),
+            *x_and_steps,
+            whole,
+            whole,
+            tf.TensorSpec([len(rows) + 1], tf.int32),
+        ],
+    )
+    def call(places: Any, x: Any, steps: Any, sizes: Any, offsets: Any, first_waves: Any) -> Any:
+        answers = tf.zeros([length, program.outputs])
+        bounds = tf.unstack(first_waves)
+        for count, first, last in zip(reversed(rows), bounds[:-1], bounds[1:], strict=True):
+
+            def step_these(count: int = count, first: Any = first, last: Any = last, answers: Any = answers) -> Any:
+                mine = places[:count]
+                after, logits = loop(tf.gather(states, mine), answers, x, steps, sizes, offsets, first, last)
+                states.scatter_update(tf.IndexedSlices(after, mine))
+                return logits
+
+            answers = tf.cond(first < last, step_these, lambda answers=answers: answers)
+        return answers
 
     return call

@@ -14,6 +14,7 @@ from tests.unit.model.random_graphs import random_program
 from tests.unit.model.test_numpy_stepper import in_place, steps_of
 from worker.core.waves import deepest
 from worker.errors import ConfigError
+from worker.model import tensorflow_stepper
 from worker.model.contract import verify
 from worker.model.engines import WAVE_STREAMS_MIN, SmallWavesByKernel, stepper_for, verify_engine
 from worker.model.kernel.stepper import KernelStepper
@@ -71,13 +72,16 @@ def test_with_states_that_stay_rows_are_neither_read_nor_written_until_they_are_
     np.testing.assert_allclose(rows[3], wanted[3], atol=1e-6)
 
 
-@pytest.mark.parametrize("streams", [7, 70, 600, 9000])
-def test_tensorflow_pads_waves_of_any_number_of_streams(streams):
+@pytest.mark.parametrize("sizes", [[7, 3, 1, 1], [70, 64, 8], [600] * 15, [4097, 4095], [8191, 1], [9000, 4500, 9, 1]])
+@pytest.mark.parametrize("streams_max", [64, 8192])
+def test_tensorflow_pads_waves_of_any_number_of_streams(sizes, streams_max, monkeypatch):
     compiled = program([layer("LSTM", units=2), layer("Dense", units=1, activation="sigmoid")])
-    slots = np.concatenate([np.arange(streams), np.arange(streams // 2), np.zeros(3, np.int64)])
+    floats_a_stream = compiled.state_size + compiled.features + 1
+    monkeypatch.setattr(tensorflow_stepper, "FLOATS_MAX", streams_max * floats_a_stream)
+    slots = np.concatenate([np.arange(size) for size in sizes])
     features = np.random.default_rng(1).standard_normal((len(slots), compiled.features)).astype(np.float32)
     steps = steps_of(slots, 100)
-    mine, other = in_place(streams, compiled.state_size), in_place(streams, compiled.state_size)
+    mine, other = in_place(sizes[0], compiled.state_size), in_place(sizes[0], compiled.state_size)
     got = stepper_for(compiled, "tensorflow").step_batch(slots, features, mine, steps)
     np.testing.assert_allclose(got, NumpyStepper(compiled).step_batch(slots, features, other, steps), atol=1e-6)
     np.testing.assert_allclose(mine, other, atol=1e-6)
