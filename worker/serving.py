@@ -89,6 +89,11 @@ def load_model(settings: Settings) -> ServedModel:
             "name one field per feature, in the model's order",
         )
     readout = Readout(program, calibration_for(program, path, settings.model.calibration))
+    if readout.calibration_id is not None and length != program.timesteps:
+        raise ConfigError(
+            f"sequence.length = {length}: the calibration of {path} forecasts step {program.timesteps}",
+            "leave sequence.length at 0, or remove the calibration",
+        )
     log.info("model %s (%s): %s", path.name, program.fingerprint[:8], readout.describe())
     return ServedModel(program, stepper, readout, length)
 
@@ -116,14 +121,10 @@ def decide_at(settings: Settings, model: ServedModel) -> float:
         raise ConfigError("decide: the model has several outputs that are not classes", "leave decide off")
     if decide.threshold:
         return decide.threshold
-    if program.exactness == "prefix":
-        raise ConfigError(
-            "decide.max_error: the model's early numbers are its own and promise nothing about its last step",
-            "set decide.threshold",
-        )
     if model.readout.calibration_id is None:
         raise ConfigError(
-            "decide.max_error: the model has no calibration", "make one with `lstm-worker calibrate MODEL DATA.csv`"
+            "decide.max_error: the model has no calibration, so its early numbers promise nothing about its last step",
+            "make one with `lstm-worker calibrate MODEL DATA.csv`, or set decide.threshold",
         )
     return 1 - decide.max_error
 

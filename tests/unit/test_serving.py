@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from worker.config import Settings
-from worker.serving import load_model
+from worker.errors import ConfigError
+from worker.model.calibration_fit import fit_calibration, partial_logits
+from worker.model.load import load_program
+from worker.serving import decide_at, load_model
 
 TESTS = Path(__file__).parents[1]
 KERNEL_LACKS = TESTS / "goldens" / "graphs" / "branches_of_one_length.keras"
@@ -25,3 +29,27 @@ def test_a_model_that_auto_cannot_step_by_the_kernel_is_told_with_the_reason(pat
     notices = [record.getMessage() for record in caplog.records if "not by the kernel" in record.getMessage()]
     assert bool(notices) == said
     assert all("without branches" in notice for notice in notices)
+
+
+@pytest.fixture
+def calibrated_prefix(tmp_path):
+    """Settings of a model that has numbers of its own at each of its 6 steps, and of its calibration."""
+    path, side_car = TESTS / "goldens" / "lstm_dropout.keras", tmp_path / "calibration.json"
+    program = load_program(path)
+    samples = np.random.default_rng(1).standard_normal((50, 6, 3)).astype(np.float32)
+    fit_calibration(program, partial_logits(program, samples), "test").save(side_car)
+    return {"path": str(path), "calibration": str(side_car)}
+
+
+def test_early_decisions_of_a_model_with_numbers_of_its_own_are_promised_by_a_calibration_only(calibrated_prefix):
+    decide = {"max_error": 0.1}
+    settings = Settings(model=calibrated_prefix, decide=decide)
+    assert decide_at(settings, load_model(settings)) == 0.9
+    settings = Settings(model={"path": calibrated_prefix["path"]}, decide=decide)
+    with pytest.raises(ConfigError, match=r"no calibration.*set decide.threshold"):
+        decide_at(settings, load_model(settings))
+
+
+def test_a_calibration_forecasts_one_step_and_no_other_length_is_served_with_it(calibrated_prefix):
+    with pytest.raises(ConfigError, match=r"sequence.length = 5: the calibration of .* forecasts step 6"):
+        load_model(Settings(model=calibrated_prefix, sequence={"length": 5}))

@@ -6,21 +6,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
 import typer
 from rich.console import Console
 
-from worker.cli.calibration_report import print_report, scored, write_report
+from worker.cli.calibration_report import SCORING_PARTS, print_report, scored, write_report
 from worker.cli.options import BootstrapOption, ConfigOption, SetOption, settings_from
 from worker.cli.progress import progress
 from worker.cli.topic_sequences import read_topic
 from worker.errors import ConfigError
-from worker.model.calibration import Program, side_car_path
+from worker.model.calibration import Program, check_replaceable, side_car_path
 from worker.model.calibration_fit import (
     check_calibratable,
     fit_calibration,
     partial_logits,
 )
-from worker.model.datasets import Recording, Sequences, is_positive, of_split, read_recordings, sequences_of
+from worker.model.datasets import Recording, Sequences, is_class, is_positive, of_split, read_recordings, sequences_of
 from worker.model.load import load_program
 
 TOPIC = "topic:"
@@ -33,17 +35,26 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="The trained model, .keras or .h5.")],
+    model: Annotated[Path, typer.Argument(help="The trained model: .keras, .h5 or .safetensors.")],
     data: Annotated[
         str,
         typer.Argument(help="CSV (recording, features; split, step, label), npz (x, y), or topic:INPUT."),
     ],
-    split: Annotated[str, typer.Option(help="Which split of the data, where they have one.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="Which split of the data. Default: train, where they have splits.")
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="The side-car. Default: beside the model.")] = None,
-    positive: Annotated[str, typer.Option(help="The label that means 1: adds scores against the labels.")] = "",
+    save: Annotated[bool, typer.Option(help="Write the side-car, which `run` serves with; or only score.")] = True,
+    positive: Annotated[str, typer.Option(help="The label that means 1: scores against the labels.")] = "",
+    classes: Annotated[
+        str, typer.Option(help="Of a softmax: the labels of its outputs in order, with commas, to score against.")
+    ] = "",
     report: Annotated[Path | None, typer.Option(help="Folder for the scores as a table and pictures.")] = None,
     label: Annotated[str, typer.Option(help="The label's column. Default: `label`, or the only text column.")] = "",
     features: Annotated[str, typer.Option(help="Feature columns in order, with commas. Default: all others.")] = "",
+    timesteps: Annotated[
+        int | None, typer.Option(min=2, help="Steps of a sequence, where the file does not fix them.")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     bootstrap_servers: BootstrapOption = None,
@@ -54,29 +65,66 @@ def calibrate(
     than it will be later, and a calibration on them is too.
     """
     console = Console(markup=False)
-    program = load_program(model)
-    timesteps = check_calibratable(program, str(model))
+    program = load_program(model, timesteps=timesteps)
+    length = check_calibratable(program, str(model))
+    destination = output or side_car_path(model)
+    if save:
+        check_replaceable(destination, program, model)
     if data.startswith(TOPIC):
         settings = settings_from(config, overrides, bootstrap_servers)
-        sequences = read_topic(console, settings, data.removeprefix(TOPIC), program, timesteps)
+        sequences = read_topic(console, settings, data.removeprefix(TOPIC), program, length)
     else:
-        recordings = read_recordings(Path(data), [name.strip() for name in features.split(",") if name.strip()], label)
-        if any(recording.split for recording in recordings):
-            recordings = of_split(recordings, split)
-        sequences = complete_sequences(program, recordings, timesteps)
-    labels = is_positive(sequences.labels, positive) if positive else None
-    with progress(console, "stepping", len(sequences) * timesteps) as advance:
+        recordings = read_recordings(Path(data), _listed(features), label)
+        if split is not None or any(recording.split for recording in recordings):
+            recordings = of_split(recordings, "train" if split is None else split)
+        sequences = complete_sequences(program, recordings, length)
+    labels = _labels(program, sequences, positive, _listed(classes))
+    with progress(console, "stepping", len(sequences) * length) as advance:
         logits = partial_logits(program, sequences.features, advance)
     method = f"{len(set(sequences.recordings))} recordings of {Path(data).name}"
     calibration = fit_calibration(program, logits, method)
-    scores = scored(program, sequences, logits, labels)
+    with progress(console, "scoring", SCORING_PARTS) as advance:
+        scores = scored(program, sequences, logits, labels, on_progress=advance)
     print_report(console, scores, sequences)
     if report is not None:
         for path in write_report(report, model, scores, sequences):
             console.print(f"written: {path}", soft_wrap=True)
-    destination = output or side_car_path(model)
+    if not save:
+        return
     calibration.save(destination)
     console.print(f"calibration {calibration.id} of {method}: written to {destination}", soft_wrap=True)
+    if program.exactness == "prefix":
+        console.print(
+            f"`run` publishes it before step {length} in place of the model's own numbers, with exact = false; "
+            f"remove {destination} to publish those",
+            soft_wrap=True,
+        )
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _labels(
+    program: Program, sequences: Sequences, positive: str, classes: Sequence[str]
+) -> npt.NDArray[np.bool_] | None:
+    """Labels (N, K) to score against, None without options. Raises ConfigError where they do not fit the model."""
+    outputs = program.outputs
+    if positive and outputs > 1:
+        raise ConfigError(
+            f"--positive is for one output, the model has {outputs}",
+            "name the labels of a softmax's outputs by --classes",
+        )
+    if positive:
+        return is_positive(sequences.labels, positive)[:, None]
+    if not classes:
+        return None
+    if program.activation != "softmax" or len(classes) != outputs:
+        raise ConfigError(
+            f"--classes names {len(classes)}, the model ends in {program.activation} of {outputs}",
+            "name the label of each output of a softmax, in order",
+        )
+    return is_class(sequences.labels, classes)
 
 
 def complete_sequences(program: Program, recordings: Sequence[Recording], timesteps: int) -> Sequences:

@@ -12,11 +12,22 @@ import numpy.typing as npt
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
 from worker.model.calibration import Float64Array
-from worker.model.calibration_scores import BINS, StepScores
+from worker.model.calibration_scores import StepScores
+from worker.model.scores import BINS
 
-LOOKS = {"partial sum": ("0.6", "--"), "calibrated": ("tab:blue", "-"), "Platt": ("tab:orange", ":")}
+PARTIAL_SUM, OWN_NUMBER, CALIBRATED, PLATT = "partial sum", "own number", "calibrated", "Platt"
+"""Contenders of the report."""
+
+LOOKS = {
+    PARTIAL_SUM: ("0.6", "--"),
+    OWN_NUMBER: ("0.6", "--"),
+    CALIBRATED: ("tab:blue", "-"),
+    PLATT: ("tab:orange", ":"),
+}
 PATHS = 12
 """Sequences whose paths are drawn, spread evenly over the final probability."""
+CLASSES_NAMED = 10
+"""As many classes have a colour of their own."""
 
 
 def draw_report(
@@ -25,11 +36,12 @@ def draw_report(
     title: str,
     scores: Sequence[StepScores],
     base_rate: float,
-    forecasts: Float32Array,
+    published: Float32Array,
     targets: Float64Array,
-    reliability_steps: Sequence[int],
+    first: int,
+    classes: bool,
 ) -> list[Path]:
-    """Write calibration.png and calibration.svg. forecasts (N, T) of the published probability, targets (N,).
+    """Write calibration.png and calibration.svg. published (N, T, K) from step `first` on, targets (N, K).
 
     Raises ConfigError where matplotlib is not installed.
     """
@@ -44,8 +56,8 @@ def draw_report(
 
     figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
     _losses(axes[0], scores, base_rate)
-    _reliability(axes[1], forecasts, targets, reliability_steps)
-    _paths(axes[2], forecasts, targets)
+    _reliability(axes[1], published, targets, first, classes=classes)
+    _paths(axes[2], published, targets, classes=classes)
     figure.suptitle(title, fontsize=11)
     written = [folder / f"calibration.{kind}" for kind in ("png", "svg")]
     for path in written:
@@ -60,8 +72,10 @@ def _losses(axes: Any, scores: Sequence[StepScores], base_rate: float) -> None:
         color, line = LOOKS[contender]
         steps = [score.step for score in mine]
         axes.plot(steps, [score.log_loss.value for score in mine], line, color=color, marker="o", ms=4, label=contender)
-        low, high = [score.log_loss.low for score in mine], [score.log_loss.high for score in mine]
-        axes.fill_between(steps, low, high, color=color, alpha=0.15)
+        intervals = [score.log_loss.interval for score in mine]
+        if None not in intervals:
+            low, high = zip(*(interval for interval in intervals if interval is not None), strict=True)
+            axes.fill_between(steps, low, high, color=color, alpha=0.15)
     axes.axhline(base_rate, color="0.3", lw=0.8)
     axes.annotate(
         "base rate", (0.98, base_rate), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
@@ -71,24 +85,42 @@ def _losses(axes: Any, scores: Sequence[StepScores], base_rate: float) -> None:
     axes.grid(alpha=0.3)
 
 
-def _reliability(axes: Any, forecasts: Float32Array, targets: Float64Array, steps: Sequence[int]) -> None:
+def _reliability(axes: Any, published: Float32Array, targets: Float64Array, first: int, *, classes: bool) -> None:
+    timesteps = published.shape[1]
     axes.plot([0, 1], [0, 1], color="0.6", lw=1)
-    for step in steps:
-        p = forecasts[:, step - 1]
+    for step in sorted({max(first, timesteps // 4), max(first, timesteps // 2), timesteps}):
+        p, y = published[:, step - 1], targets
+        if classes:
+            best = p.argmax(axis=1)[:, None]
+            p, y = np.take_along_axis(p, best, axis=1), np.take_along_axis(y, best, axis=1)
+        p, y = p.ravel(), y.ravel()
         parts = np.array_split(np.argsort(p, kind="stable"), min(BINS, max(2, len(p) // 5)))
-        axes.plot(
-            [p[i].mean() for i in parts], [targets[i].mean() for i in parts], marker="o", ms=4, label=f"step {step}"
-        )
-    axes.set(xlabel="published probability", ylabel="frequency", title="reliability", xlim=(0, 1), ylim=(0, 1))
+        error = [1.96 * y[i].std() / np.sqrt(len(i)) for i in parts]
+        at, frequency = [p[i].mean() for i in parts], [y[i].mean() for i in parts]
+        drawn = axes.errorbar(at, frequency, error, fmt="o", ms=4, lw=1, label=f"step {step}")
+        axes.plot(at, frequency, color=drawn.lines[0].get_color(), alpha=0.3)
+    of_what = " of the likeliest class" if classes else ""
+    axes.set(xlabel="published probability", ylabel="frequency (95 %)", title=f"reliability{of_what}")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
 
 
-def _paths(axes: Any, forecasts: Float32Array, targets: npt.NDArray[np.floating]) -> None:
-    order = np.argsort(forecasts[:, -1], kind="stable")
+def _paths(axes: Any, published: Float32Array, targets: npt.NDArray[np.floating], *, classes: bool) -> None:
+    of_class = published[:, -1].argmax(axis=1) if classes else np.zeros(len(published), np.int64)
+    paths = np.take_along_axis(published, of_class[:, None, None], axis=2)[:, :, 0]
+    order = np.lexsort((paths[:, -1], of_class))
     chosen = order[np.linspace(0, len(order) - 1, min(PATHS, len(order))).astype(int)]
-    steps = np.arange(1, forecasts.shape[1] + 1)
+    steps = np.arange(1, published.shape[1] + 1)
+    named: set[int] = set()
     for i in chosen.tolist():
-        axes.plot(steps, forecasts[i], color="tab:blue" if targets[i] >= 0.5 else "tab:red", alpha=0.7, lw=1.2)
-    axes.set(xlabel="step", ylabel="published probability", title="paths (blue: positive, red: negative)", ylim=(0, 1))
+        number = int(of_class[i])
+        color = f"C{number % CLASSES_NAMED}" if classes else ("tab:blue" if targets[i, 0] >= 0.5 else "tab:red")
+        label = f"class {number}" if classes and number not in named else None
+        named.add(number)
+        axes.plot(steps, paths[i], color=color, alpha=0.7, lw=1.2, label=label)
+    title = "paths of the class named last" if classes else "paths (blue: positive, red: negative)"
+    axes.set(xlabel="step", ylabel="published probability", title=title, ylim=(0, 1))
     axes.grid(alpha=0.3)
+    if classes:
+        axes.legend(frameon=False, fontsize=8)

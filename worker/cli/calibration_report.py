@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +11,21 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from worker.cli.calibration_pictures import draw_report
+from worker.cli.calibration_pictures import CALIBRATED, OWN_NUMBER, PARTIAL_SUM, PLATT, draw_report
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
-from worker.model.calibration import Program, log_loss
+from worker.model.calibration import Program
 from worker.model.calibration_fit import cross_fitted_forecasts
-from worker.model.calibration_scores import StepScores, decision_scores, drift, platt_forecasts, scores_by_step
+from worker.model.calibration_scores import (
+    Estimate,
+    StepScores,
+    decision_scores,
+    drift,
+    platt_forecasts,
+    scores_by_step,
+)
 from worker.model.datasets import Sequences
+from worker.model.scores import counted_once, log_loss_score
 
 STEPS_SHOWN = (1, 5, 10, 25, 50, 75)
 """Steps of the table; the last one is added."""
@@ -27,20 +36,27 @@ MAX_ERRORS = (0.01, 0.05, 0.1)
 SHORT_SEQUENCE = 10
 """Up to this length every step is shown."""
 
+SCORING_PARTS = 100
+"""Of the progress of scoring: half of the time goes into the fits, half into the intervals."""
+
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """Scores, and the numbers that the pictures show."""
 
     scores: list[StepScores]
-    published: npt.NDArray[np.floating]
-    """(N, T) what a worker would publish of the last output, cross-fitted."""
+    published: Float32Array
+    """(N, T, K) what a worker would publish, cross-fitted; NaN before the first step that says anything."""
     targets: npt.NDArray[np.float64]
+    """(N, K)."""
     against: str
     base_rate: float
     """Log loss of the mean target."""
     drift: tuple[float, float]
-    outputs: int
+    first: int
+    """The first step that says anything."""
+    classes: bool
+    """Whether the K are classes that exclude each other."""
 
 
 def scored(
@@ -49,52 +65,84 @@ def scored(
     logits: Float32Array,
     labels: npt.NDArray[np.bool_] | None,
     forecasts: Float32Array | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Report:
-    """Partial sum, calibrated forecast and, with labels, a Platt step, each at the steps of the table.
+    """The model's own number, calibrated forecast and, for labels of one output, a Platt step at the table's steps.
 
-    logits (N, T, K). Labels (N,) score a model with one output; without them the model's own number at step T does.
-    `forecasts` (N, T - 1, K) of a calibration that has not seen these sequences; without them they are cross-fitted.
+    logits (N, T, K). Scored against labels (N, K), without them against the model's own numbers at step T. `forecasts`
+    (N, T - 1, K) of a calibration that has not seen these sequences; without them they are cross-fitted. `on_progress`
+    is called with parts done of SCORING_PARTS.
     """
-    timesteps, fitted_here = logits.shape[1], forecasts is None
+    timesteps, first, fitted_here = logits.shape[1], program.computed_from, forecasts is None
+    done = on_progress or (lambda _: None)
     if forecasts is None:
-        forecasts = cross_fitted_forecasts(logits, program.activation, sequences.recordings)
-    final = program.outputs_of(logits[:, -1])
-    published = np.concatenate([forecasts, final[:, None]], axis=1)[:, :, -1]
-    naive = np.stack([program.outputs_of(logits[:, t])[:, -1] for t in range(timesteps)], axis=1)
-    contenders: dict[str, npt.NDArray[np.floating]] = {"partial sum": naive, "calibrated": published}
-    labelled = labels is not None and logits.shape[2] == 1
-    targets = final[:, -1].astype(np.float64)
-    if labels is not None and labelled:
-        targets = labels.astype(np.float64)
-        if fitted_here:
-            contenders["Platt"] = platt_forecasts(logits[:, :, 0], labels, sequences.recordings)
-    early = STEPS_SHOWN if timesteps > SHORT_SEQUENCE else range(1, timesteps)
-    steps = [step for step in early if step < timesteps] + [timesteps]
-    rows = scores_by_step(contenders, targets, sequences.recordings, steps, labelled=labelled)
-    base = log_loss(np.full(len(targets), targets.mean()), targets)
-    against = "labels" if labelled else f"the model at step {timesteps}"
-    return Report(rows, published, targets, against, base, drift(published), logits.shape[2])
+        a_sequence = SCORING_PARTS / 2 / len(logits)
+        forecasts = cross_fitted_forecasts(
+            logits, program.activation, sequences.recordings, lambda count: done(count * a_sequence)
+        )
+    own = np.stack([program.outputs_of(logits[:, t]) for t in range(timesteps)], axis=1)
+    published = np.concatenate([forecasts, own[:, -1:]], axis=1)
+    published[:, : first - 1] = np.nan
+    contenders: dict[str, npt.NDArray[np.floating]] = {
+        PARTIAL_SUM if program.exactness == "end" else OWN_NUMBER: own,
+        CALIBRATED: published,
+    }
+    targets = (own[:, -1] if labels is None else labels).astype(np.float64)
+    if labels is not None and labels.shape[1] == 1 and fitted_here:
+        contenders[PLATT] = platt_forecasts(logits[:, :, 0], labels[:, 0], sequences.recordings)[:, :, None]
+    classes = program.activation == "softmax"
+    steps = _steps_shown(first, timesteps)
+    a_score = SCORING_PARTS / 2 / len(steps) / len(contenders)
+    rows = scores_by_step(
+        contenders,
+        targets,
+        sequences.recordings,
+        steps,
+        labelled=labels is not None,
+        classes=classes,
+        on_progress=lambda count: done(count * a_score),
+    )
+    mean = np.broadcast_to(targets.mean(axis=0), targets.shape)
+    base = counted_once(log_loss_score(mean, targets, classes=classes), len(targets))
+    against = f"the model at step {timesteps}" if labels is None else "labels"
+    paths = published[:, first - 1 :].transpose(0, 2, 1).reshape(-1, timesteps - first + 1)
+    return Report(rows, published, targets, against, base, drift(paths), first, classes)
+
+
+def _steps_shown(first: int, timesteps: int) -> list[int]:
+    shown = {*(STEPS_SHOWN if timesteps > SHORT_SEQUENCE else range(1, timesteps)), first, timesteps}
+    return sorted(step for step in shown if first <= step <= timesteps)
 
 
 def summary(report: Report, sequences: Sequences) -> str:
     """What the table shows, in a line."""
     recordings = len(set(sequences.recordings))
-    return (
-        f"{len(sequences)} sequences of {recordings} recordings, none scored by what was fitted on it, against "
-        f"{report.against}; 95 % intervals resample recordings; the base rate alone costs {report.base_rate:.3f}"
-    )
+    who = f"{len(sequences)} sequences of {recordings} recordings, none scored by what was fitted on it"
+    how = "95 % intervals resample recordings"
+    if recordings == 1:
+        who = f"{len(sequences)} sequences of one recording, scored by what was fitted on others of the same recording"
+        how = "no intervals: they would resample recordings"
+    return f"{who}, against {report.against}; {how}; the base rate alone costs {report.base_rate:.3f}"
 
 
 def table_of(report: Report) -> tuple[list[str], list[list[str]]]:
     """Headings and rows."""
     labelled = report.scores[0].auc is not None
-    headings = ["step", "forecast", "log loss", *(["AUC"] if labelled else []), "calibration error"]
+    several = report.published.shape[2] > 1
+    area = "mean AUC" if several else "AUC"
+    of_what = " of the likeliest class" if report.classes else (", mean of outputs" if several else "")
+    headings = ["step", "forecast", "log loss", *([area] if labelled else []), f"calibration error{of_what}"]
     rows = []
     for score in report.scores:
         numbers = [score.log_loss, *([score.auc] if score.auc is not None else []), score.calibration_error]
-        cells = [f"{_short(each.value)} ({_short(each.low)}-{_short(each.high)})" for each in numbers]
-        rows.append([str(score.step), score.contender, *cells])
+        rows.append([str(score.step), score.contender, *(_cell(each) for each in numbers)])
     return headings, rows
+
+
+def _cell(estimate: Estimate) -> str:
+    if estimate.interval is None:
+        return _short(estimate.value)
+    return f"{_short(estimate.value)} ({'-'.join(map(_short, estimate.interval))})"
 
 
 def _short(number: float) -> str:
@@ -117,7 +165,7 @@ def print_report(console: Console, report: Report, sequences: Sequences) -> None
 
 def decision_lines(report: Report) -> list[str]:
     """What early decisions would be, a line for each promise."""
-    if report.outputs > 1:
+    if report.published.shape[2] > 1 and not report.classes:
         return []
     found = [decision_scores(report.published, report.targets, error) for error in MAX_ERRORS]
     last = report.published.shape[1]
@@ -137,18 +185,18 @@ def drift_line(report: Report) -> str:
 
 def write_report(folder: Path, model: Path, report: Report, sequences: Sequences) -> list[Path]:
     """calibration.md, calibration.png and calibration.svg. Raises ConfigError where they cannot be written."""
-    timesteps = report.published.shape[1]
-    reliability = sorted({max(1, timesteps // 4), max(1, timesteps // 2), timesteps})
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        recordings = len(set(sequences.recordings))
         pictures = draw_report(
             folder,
-            title=f"{model.name}: {len(sequences)} sequences of {len(set(sequences.recordings))} recordings",
+            title=f"{model.name}: {len(sequences)} sequences of {recordings} recording{'s' * (recordings > 1)}",
             scores=report.scores,
             base_rate=report.base_rate,
-            forecasts=report.published,
+            published=report.published,
             targets=report.targets,
-            reliability_steps=reliability,
+            first=report.first,
+            classes=report.classes,
         )
         headings, rows = table_of(report)
         lines = [f"# {model.name}", "", summary(report, sequences) + ".", "", "![calibration](calibration.svg)", ""]

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.core.types import Float32Array
-from worker.model.calibration import log_loss
 from worker.model.datasets import Recording
+from worker.model.scores import log_loss
 
 BAR_CELLS = 10
 COLUMN_WIDTH = 36

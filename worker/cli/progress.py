@@ -16,7 +16,7 @@ QUIET_SECONDS = 1
 
 
 @contextmanager
-def progress(console: Console, title: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(console: Console, title: str, total: int) -> Iterator[Callable[[float], None]]:
     """Yields a function to call with the work done since its last call, in the unit of `total`."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -24,7 +24,7 @@ def progress(console: Console, title: str, total: int) -> Iterator[Callable[[int
         (task,) = bar.tasks
         printed = 0
 
-        def advance(done: int) -> None:
+        def advance(done: float) -> None:
             nonlocal printed
             bar.advance(task.id, done)
             tenth = int(task.completed * LINES / total)

@@ -17,7 +17,7 @@ from worker.cli.calibration_report import print_report, scored
 from worker.cli.progress import progress
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
-from worker.model.calibration import Calibration, forecast, side_car_path
+from worker.model.calibration import Calibration, forecasts_of, side_car_path
 from worker.model.calibration_fit import FOLDS, SEQUENCES_MIN, fit_calibration, folds_of_groups, partial_logits
 from worker.model.datasets import Recording, Sequences, is_positive, of_split, read_csv, sequences_of
 from worker.model.load import load_program
@@ -138,7 +138,5 @@ def _report_test(console: Console, model: Path, calibration: Calibration, sequen
     console.print(f"accuracy on {len(sequences)} test sequences: {_accuracy(model, sequences, labels)}")
     program = load_program(model)
     logits = partial_logits(program, sequences.features)
-    steps = np.arange(1, logits.shape[1], dtype=np.int32)
-    table = calibration.table()
-    forecasts = np.stack([forecast(table, program.activation, row[:-1], steps) for row in logits])
-    print_report(console, scored(program, sequences, logits, labels, forecasts), sequences)
+    forecasts = forecasts_of(calibration.table(), program.activation, logits)
+    print_report(console, scored(program, sequences, logits, labels[:, None], forecasts), sequences)

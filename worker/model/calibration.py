@@ -1,11 +1,12 @@
-"""The probability before the last step, for models whose own number exists only there.
+"""The probability before the last step: what the model is expected to say there.
 
-The head of such a model (Flatten → Dense) sums one part per step. The sum so far is exact as a sum, but read as a
-probability it says "the missing parts are 0", which is no forecast: it starts at one half whatever the base rate is,
-and can even rank sequences the wrong way round. What is published in its place is p_t = E[p_T | sum so far], the
-number that the model is expected to give at its last step T:
+A Flatten → Dense head sums one part per step. The sum so far is exact as a sum, but read as a probability it says "the
+missing parts are 0", which is no forecast: it starts at one half whatever the base rate is, and can even rank sequences
+the wrong way round. A head on the last state is defined at every step, but was trained at step T only: before it it is
+often far too sure. What is published in place of either is p_t = E[p_T | logit so far], the number that the model is
+expected to give at its last step T:
 
-    p_t = sigmoid(intercept_t + slope_t * log-odds of the sum so far)
+    p_t = sigmoid(intercept_t + slope_t * log-odds of the logit so far)
 
 two numbers a step, fitted by `calibration_fit` on complete sequences. Step T is the model's own and has no entry here.
 """
@@ -32,6 +33,8 @@ FILE_BYTES_MAX = 64 * 1024 * 1024
 
 CALIBRATED_ACTIVATIONS = ("sigmoid", "softmax")
 """Heads with log-odds."""
+
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".safetensors")
 
 _ARRAYS = ("intercepts", "slopes", "lowest", "highest")
 
@@ -74,6 +77,10 @@ class Program(Protocol):
     @property
     def exactness(self) -> str:
         """`prefix`: the model's output is defined at every step; `end`: only at step T."""
+
+    @property
+    def one_output_per_step(self) -> bool:
+        """Whether the model was trained on an answer of each step's own, so that no step speaks of the last."""
 
     @property
     def is_probability(self) -> bool:
@@ -142,6 +149,13 @@ def forecast(table: Float32Array, activation: str, logits: Float32Array, steps: 
     return probabilities
 
 
+def forecasts_of(table: Float32Array, activation: str, logits: Float32Array) -> Float32Array:
+    """`forecast` of whole sequences: logits (N, T, K) → (N, T - 1, K)."""
+    sequences, timesteps, outputs = logits.shape
+    steps = np.tile(np.arange(1, timesteps, dtype=np.int32), sequences)
+    return forecast(table, activation, logits[:, :-1].reshape(-1, outputs), steps).reshape(sequences, -1, outputs)
+
+
 def log_odds(logits: npt.NDArray[Any], activation: str) -> npt.NDArray[Any]:
     """Log-odds of each output: the logits (N, K) of a sigmoid head; of a softmax head, class k against all others."""
     if activation != "softmax":
@@ -158,48 +172,28 @@ def log_odds(logits: npt.NDArray[Any], activation: str) -> npt.NDArray[Any]:
     return odds
 
 
-def log_loss(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Mean of -(y log p + (1 - y) log(1 - p)) over all entries, in nats.
-
-    Both of one shape; labels in 0..1 (soft labels are allowed). Probabilities are kept 1e-7 away from 0 and 1, the
-    resolution of float32 near 1, so that one certain mistake costs 16 and not infinity. NaN gives NaN.
-    """
-    p = np.clip(np.asarray(probabilities, np.float64), 1e-7, 1 - 1e-7)
-    y = np.asarray(labels, np.float64)
-    if p.shape != y.shape:
-        raise ValueError(f"probabilities {p.shape} and labels {y.shape} differ in shape")
-    return float(-(y * np.log(p) + (1 - y) * np.log1p(-p)).mean())
-
-
-def area_under_curve(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Area under the ROC curve of scores (N,) for labels (N,) of 0 and 1; ties count half. NaN without both labels."""
-    s = np.asarray(scores, np.float64)
-    positive = np.asarray(labels, bool)
-    negatives = np.sort(s[~positive])
-    if not positive.any() or not len(negatives):
-        return float("nan")
-    below = np.searchsorted(negatives, s[positive], "left") + np.searchsorted(negatives, s[positive], "right")
-    return float(below.mean() / (2 * len(negatives)))
-
-
 def side_car_path(model_path: Path) -> Path:
     """Where a model's calibration lies unless configured otherwise: model.keras → model.calibration.json."""
     return model_path.with_suffix(".calibration.json")
 
 
+def check_replaceable(path: Path, program: Program, model_path: Path) -> None:
+    """Raises ConfigError where `path` is that of another model beside it: a.keras and a.h5 name the same side-car."""
+    others = [model_path.with_suffix(suffix) for suffix in MODEL_SUFFIXES if suffix != model_path.suffix]
+    others = [other for other in others if other.exists() and side_car_path(other) == path]
+    if not others or not path.exists():
+        return
+    way_out = "name another --output and set model.calibration to it, or remove the file"
+    found = _parsed(_decoded(path, way_out), path, way_out).fingerprint
+    if found != program.fingerprint:
+        raise ConfigError(f"{path} is the calibration of {others[0]}", way_out)
+
+
 def calibration_for(program: Program, model_path: Path, configured: str = "") -> Calibration | None:
     """The calibration to serve with: the configured file, else the side-car beside the model, else None.
 
-    Raises ConfigError for a configured file that is missing, and as `load_calibration`. A model whose prefixes are
-    defined needs none: a file that merely lies beside it is left alone, a configured one is refused.
+    Raises ConfigError for a configured file that is missing, and as `load_calibration`.
     """
-    if program.exactness == "prefix":
-        if configured:
-            raise ConfigError(
-                f"model.calibration is set to {configured}, but {model_path} gives its own number at every step",
-                "remove model.calibration",
-            )
-        return None
     path = Path(configured) if configured else side_car_path(model_path)
     if not configured and not path.exists():
         return None
@@ -209,15 +203,7 @@ def calibration_for(program: Program, model_path: Path, configured: str = "") ->
 def load_calibration(path: Path, program: Program, model_path: Path) -> Calibration:
     """Read a side-car for this model. Raises ConfigError for an unreadable file and for another model's."""
     way_out = f"make one with `lstm-worker calibrate {model_path} DATA.csv`"
-    try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise ConfigError(f"{path} is larger than {FILE_BYTES_MAX} bytes and no calibration", way_out)
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ConfigError(f"calibration {path} cannot be read: {error.strerror}", way_out) from error
-    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
-        raise ConfigError(f"{path} is not a calibration: no valid JSON", way_out) from error
-    calibration = _parsed(content, path, way_out)
+    calibration = _parsed(_decoded(path, way_out), path, way_out)
     if calibration.fingerprint != program.fingerprint:
         raise ConfigError(
             f"calibration {path} belongs to model {calibration.fingerprint}, but {model_path} is {program.fingerprint}",
@@ -227,6 +213,17 @@ def load_calibration(path: Path, program: Program, model_path: Path) -> Calibrat
     if shape != (program.timesteps, program.outputs, program.activation):
         raise ConfigError(f"{path} does not fit {model_path}: timesteps, outputs, activation {shape}", way_out)
     return calibration
+
+
+def _decoded(path: Path, way_out: str) -> Any:
+    try:
+        if path.stat().st_size > FILE_BYTES_MAX:
+            raise ConfigError(f"{path} is larger than {FILE_BYTES_MAX} bytes and no calibration", way_out)
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"calibration {path} cannot be read: {error.strerror}", way_out) from error
+    except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
+        raise ConfigError(f"{path} is not a calibration: no valid JSON", way_out) from error
 
 
 def _parsed(content: Any, path: Path, way_out: str) -> Calibration:

@@ -14,7 +14,7 @@ import numpy as np
 
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
-from worker.model.calibration import CALIBRATED_ACTIVATIONS, Calibration, Float64Array, Program, forecast, log_odds
+from worker.model.calibration import CALIBRATED_ACTIVATIONS, Calibration, Float64Array, Program, forecasts_of, log_odds
 
 SEQUENCES_MIN = 20
 """Below it not even the base rate is known to within a tenth."""
@@ -46,7 +46,7 @@ STEP_ROWS_MAX = 1024
 def partial_logits(
     program: Program, features: Float32Array, on_progress: Callable[[int], None] | None = None
 ) -> Float32Array:
-    """Logits after every step of complete sequences: features (N, T, F) → (N, T, K) float32.
+    """Logits after every step of complete sequences: features (N, T, F) → (N, T, K), 0 before they say anything.
 
     `on_progress` is called with the number of samples stepped since its last call.
     """
@@ -61,19 +61,12 @@ def partial_logits(
             logits[rows, t], state = program.step(features[rows, t], state, steps)
             if on_progress is not None:
                 on_progress(count)
+    logits[:, : program.computed_from - 1] = 0
     return logits
 
 
 def check_calibratable(program: Program, model_path: str) -> int:
     """T of a model that can be calibrated. Raises ConfigError with the reason for any other."""
-    if program.exactness != "end":
-        raise ConfigError(
-            f"{model_path} gives its own number at every step: there is nothing to calibrate", "serve it as it is"
-        )
-    if 1 < program.computed_from == program.timesteps:
-        raise ConfigError(f"{model_path} says nothing before its last step", "serve it as it is")
-    if program.timesteps is None or program.timesteps < 2:
-        raise ConfigError(f"{model_path} has no step before its last one", "serve it as it is")
     degenerate = program.activation == "softmax" and program.outputs == 1
     if program.activation not in CALIBRATED_ACTIVATIONS or degenerate:
         raise ConfigError(
@@ -81,6 +74,14 @@ def check_calibratable(program: Program, model_path: str) -> int:
             "calibration is for sigmoid heads, or one softmax head of two or more classes; "
             "without one the worker publishes null before the last step",
         )
+    if program.one_output_per_step:
+        raise ConfigError(f"{model_path} was trained on an output of each step's own", "serve it as it is")
+    if program.timesteps is None:
+        raise ConfigError(f"{model_path} takes sequences of any length", "give theirs by --timesteps")
+    if program.timesteps < 2:
+        raise ConfigError(f"{model_path} has no step before its last one", "serve it as it is")
+    if 1 < program.computed_from == program.timesteps:
+        raise ConfigError(f"{model_path} says nothing before its last step", "serve it as it is")
     return program.timesteps
 
 
@@ -111,19 +112,21 @@ def fit_calibration(program: Program, logits: Float32Array, method: str) -> Cali
     )
 
 
-def cross_fitted_forecasts(logits: Float32Array, activation: str, groups: Sequence[str]) -> Float32Array:
+def cross_fitted_forecasts(
+    logits: Float32Array, activation: str, groups: Sequence[str], on_progress: Callable[[int], None] | None = None
+) -> Float32Array:
     """Forecasts (N, T - 1, K) of each sequence by a calibration that was fitted without it, to evaluate the method.
 
-    logits (N, T, K). groups (N,): sequences of one group (one recording) are left out together.
+    logits (N, T, K). groups (N,): sequences of one group (one recording) are left out together. `on_progress` is called
+    with the number of sequences that were forecast since its last call, N in all.
     """
     folds = folds_of_groups(logits[:, -1], groups)
-    sequences, timesteps, outputs = logits.shape
-    forecasts = np.empty((sequences, timesteps - 1, outputs), np.float32)
-    steps = np.arange(1, timesteps, dtype=np.int32)
+    forecasts = np.empty_like(logits[:, :-1])
     for fold in range(int(folds.max()) + 1):
-        table = _fit(logits[folds != fold], activation).astype(np.float32)
-        for i in np.flatnonzero(folds == fold):
-            forecasts[i] = forecast(table, activation, logits[i, :-1], steps)
+        mine = folds == fold
+        forecasts[mine] = forecasts_of(_fit(logits[~mine], activation).astype(np.float32), activation, logits[mine])
+        if on_progress is not None:
+            on_progress(int(mine.sum()))
     return forecasts
 
 

@@ -13,10 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.core.types import Float32Array
-from worker.model.calibration import Float64Array, area_under_curve, log_loss
+from worker.model.calibration import Float64Array
 from worker.model.calibration_fit import folds_of_groups
+from worker.model.scores import (
+    Score,
+    area_under_curve_score,
+    calibration_error_score,
+    counted_once,
+    log_loss_score,
+)
 
-BINS = 10
 RESAMPLES = 300
 INTERVAL = (2.5, 97.5)
 """Percentiles of the resampled scores."""
@@ -24,39 +30,24 @@ PLATT_PENALTY = 1.0
 """Pull of a slope to 0 and of an intercept to the base rate's, as if one sequence more were known."""
 NEWTON_STEPS = 30
 
-Score = Callable[[Float64Array, Float64Array], float]
-"""(probabilities (N,), labels or soft targets (N,)) → a number."""
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A score and its 95 % bootstrap interval."""
+    """A score and its 95 % bootstrap interval, None where all sequences are of one recording."""
 
     value: float
-    low: float
-    high: float
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
 class StepScores:
-    """One contender at one step; `auc` and `calibration_error` are None without labels."""
+    """One contender at one step; `auc` is None without labels."""
 
     step: int
     contender: str
     log_loss: Estimate
     auc: Estimate | None
     calibration_error: Estimate
-
-
-def expected_calibration_error(probabilities: npt.ArrayLike, targets: npt.ArrayLike) -> float:
-    """Mean distance of forecast and frequency over BINS bins of equally many sequences, weighted by their size.
-
-    The usual definition with equal-mass bins (Nguyen and O'Connor 2015). 0 is perfect; with N sequences even a perfect
-    forecast scores about sqrt(BINS / N) / 3.
-    """
-    p, y = np.asarray(probabilities, np.float64), np.asarray(targets, np.float64)
-    parts = np.array_split(np.argsort(p, kind="stable"), min(BINS, len(p)))
-    return float(sum(abs(p[part].mean() - y[part].mean()) * len(part) for part in parts) / len(p))
 
 
 def platt_forecasts(odds: Float32Array, labels: npt.NDArray[np.bool_], groups: Sequence[str]) -> Float64Array:
@@ -92,28 +83,36 @@ def scores_by_step(
     steps: Sequence[int],
     *,
     labelled: bool,
+    classes: bool = False,
     seed: int = 1,
+    on_progress: Callable[[int], None] | None = None,
 ) -> list[StepScores]:
-    """Each contender (N, T) at each step against targets (N,): labels, or the model's own number at step T."""
+    """Each contender (N, T, K) at each step against targets (N, K): labels, or the model's own numbers at step T.
+
+    `classes`: the K are classes that exclude each other. `on_progress` is called with 1 for each contender and step.
+    """
     _, members = np.unique(np.asarray(groups), return_inverse=True)
-    by_group = [np.flatnonzero(members == group) for group in range(int(members.max()) + 1)]
+    count = int(members.max()) + 1
     generator = np.random.default_rng(seed)
-    samples = [
-        np.concatenate([by_group[i] for i in generator.integers(0, len(by_group), len(by_group))])
-        for _ in range(RESAMPLES)
-    ]
+    drawn = generator.multinomial(count, np.full(count, 1 / count), RESAMPLES) if count > 1 else None
+
+    def estimate(score: Score) -> Estimate:
+        value = counted_once(score, len(members))
+        if drawn is None:
+            return Estimate(value, None)
+        low, high = np.nanpercentile([score(times[members]) for times in drawn], INTERVAL)
+        return Estimate(value, (float(low), float(high)))
+
     found = []
     for step in steps:
         for name, forecasts in contenders.items():
             p = np.asarray(forecasts[:, step - 1], np.float64)
-
-            def estimate(score: Score, p: Float64Array = p) -> Estimate:
-                drawn = np.array([score(p[rows], targets[rows]) for rows in samples])
-                low, high = np.nanpercentile(drawn, INTERVAL)
-                return Estimate(score(p, targets), float(low), float(high))
-
-            auc = estimate(area_under_curve) if labelled else None
-            found.append(StepScores(step, name, estimate(log_loss), auc, estimate(expected_calibration_error)))
+            loss = estimate(log_loss_score(p, targets, classes=classes))
+            auc = estimate(area_under_curve_score(p, targets)) if labelled else None
+            error = estimate(calibration_error_score(p, targets, classes=classes))
+            found.append(StepScores(step, name, loss, auc, error))
+            if on_progress is not None:
+                on_progress(1)
     return found
 
 
@@ -134,20 +133,24 @@ class DecisionScores:
 def decision_scores(
     published: npt.NDArray[np.floating], targets: npt.NDArray[np.floating], max_error: float
 ) -> DecisionScores:
-    """The rule of `worker.core.deciding` on whole paths (N, T) of one output's probability, targets (N,)."""
-    timesteps = published.shape[1]
-    sure = np.maximum(published, 1 - published) >= 1 - max_error
+    """The rule of `worker.core.deciding` on whole paths (N, T, K) of a probability or of classes, targets (N, K)."""
+    likelier, answers = published.max(axis=2), published.argmax(axis=2)
+    right = targets.argmax(axis=1)
+    if published.shape[2] == 1:
+        likelier = np.maximum(published, 1 - published)[:, :, 0]
+        answers, right = (published[:, :, 0] >= 0.5).astype(np.int64), (targets[:, 0] >= 0.5).astype(np.int64)
+    sure = likelier >= 1 - max_error
     sure[:, -1] = True
     steps = sure.argmax(axis=1)
-    answers = published[np.arange(len(steps)), steps] >= 0.5
-    early = steps < timesteps - 1
-    back = answers[early] != (published[early, -1] >= 0.5)
+    decided = answers[np.arange(len(steps)), steps]
+    early = steps < published.shape[1] - 1
+    back = decided[early] != answers[early, -1]
     return DecisionScores(
         max_error,
         float(early.mean()),
         float(steps.mean() + 1),
         float(back.mean()) if early.any() else 0.0,
-        float((answers == (targets >= 0.5)).mean()),
+        float((decided == right).mean()),
     )
 
 

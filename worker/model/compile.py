@@ -100,6 +100,7 @@ class _Compiler:
             output_values=[output.number for output in outputs],
             exact_from=exact_from,
             computed_from=1 if any(output.kind == "end" for output in outputs) else None,
+            one_output_per_step=any(output.kind == "sequence" for output in outputs),
         )
         if program.state_size > STATE_FLOATS_MAX:
             raise ModelNotStreamable(

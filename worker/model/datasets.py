@@ -119,6 +119,14 @@ def is_positive(labels: Sequence[str], positive: str) -> npt.NDArray[np.bool_]:
     return result
 
 
+def is_class(labels: Sequence[str], classes: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which of the classes each label is, (N, K). Raises ConfigError for a label that is none of them."""
+    unknown = sorted(set(labels) - set(classes))
+    if unknown:
+        raise ConfigError(f"label {unknown[0]!r} is none of the classes {', '.join(classes)}", "name all of them")
+    return np.array([[label == name for name in classes] for label in labels], bool)
+
+
 @dataclass(slots=True)
 class _Rows:
     """Rows of one recording while the file is read."""

@@ -120,12 +120,13 @@ class StepProgram:
         output_values: Sequence[int] = (),
         exact_from: int = 1,
         computed_from: int | None = None,
+        one_output_per_step: bool = False,
     ) -> None:
         """Without `wiring` the nodes are a chain; `output_values` are the values whose columns are the logits.
 
         `activations`: of each of the output values, what makes it of its logits.
         `exact_from`: the first step at which there is anything to be exact. `computed_from`: the first one whose logits
-        say anything; by default the same.
+        say anything; by default the same. `one_output_per_step`: the model was trained on an answer of each step's own.
         """
         self.name = name
         self.features = features
@@ -137,6 +138,7 @@ class StepProgram:
         self.exactness = exactness
         self.exact_from = exact_from
         self.computed_from = exact_from if computed_from is None else computed_from
+        self.one_output_per_step = one_output_per_step
         self.fingerprint = fingerprint
         self.mask_values = tuple(node.mask_value for node in nodes if node.mask_value is not None)
         """What the `Masking` layers look for."""

@@ -12,8 +12,9 @@ from worker.model.calibration import Calibration, Program, forecast
 class Readout:
     """Never publishes a number under a name it does not deserve.
 
-    A `prefix` model's output is defined, hence exact, at every step from `exact_from` on. An `end` model's is at step
-    T; before it the probability is the calibrated E[p_T | logits], not exact, or NaN without a calibration.
+    A `prefix` model's output is defined, hence exact, at every step from `exact_from` on, an `end` model's at step T.
+    With a calibration the probability before step T is E[p_T | logits] of either, and not exact; without one an `end`
+    model has none there, which is NaN.
 
     Raises ModelNotStreamable for a head that gives no probabilities, ConfigError for a calibration that does not
     belong to the program.
@@ -25,17 +26,17 @@ class Readout:
                 f"the model's head ({program.activation}) gives no probability",
                 "serve a model that ends in a sigmoid or softmax",
             )
-        if calibration is not None:
-            if program.exactness == "prefix":
-                raise ConfigError("a calibration for a model that gives its own number at every step", "remove it")
-            if calibration.fingerprint != program.fingerprint:
-                raise ConfigError(
-                    f"calibration of model {calibration.fingerprint} for model {program.fingerprint}",
-                    "make one with `lstm-worker calibrate`",
-                )
+        if calibration is not None and calibration.fingerprint != program.fingerprint:
+            raise ConfigError(
+                f"calibration of model {calibration.fingerprint} for model {program.fingerprint}",
+                "make one with `lstm-worker calibrate`",
+            )
         self._program = program
         self._calibration = calibration
         self._table = None if calibration is None or calibration.timesteps == 1 else calibration.table()
+        forecasts = calibration is not None or program.exactness == "end"
+        self._own_from = (program.timesteps or 1) if forecasts else program.exact_from
+        """The first step at which the model's own number is published."""
         self.computed_from = program.computed_from
         """The first step whose logits say anything."""
         self.calibration_id: str | None = None if calibration is None else calibration.id
@@ -46,14 +47,7 @@ class Readout:
         NaN where there is no probability yet; NaN logits give NaN.
         """
         program = self._program
-        if program.exactness == "prefix":
-            exact: BoolArray = steps >= program.exact_from
-            probabilities = program.outputs_of(logits)
-            if not exact.all():
-                # The first window is not full yet: there is nothing that could be called a probability.
-                probabilities[~exact] = np.nan
-            return probabilities, exact
-        exact = steps == program.timesteps
+        exact: BoolArray = steps >= self._own_from
         if exact.all():
             return program.outputs_of(logits), exact
         if self._table is None:
@@ -62,24 +56,27 @@ class Readout:
             # Rows at step T borrow the row of T - 1: cheaper than to cut them out, and they are overwritten below.
             before_end = np.minimum(steps, len(self._table))
             probabilities = forecast(self._table, program.activation, logits, before_end)
+            if self.computed_from > 1:
+                probabilities[steps < self.computed_from] = np.nan
         if exact.any():
             probabilities[exact] = program.outputs_of(logits[exact])
         return probabilities, exact
 
     def describe(self) -> str:
         """One line on what is published when, for the worker's log at start."""
-        program = self._program
+        program, calibration = self._program, self._calibration
+        if calibration is not None:
+            null = f"null before step {self.computed_from}, then " if self.computed_from > 1 else ""
+            return (
+                f"probability before step {program.timesteps} is {null}the calibrated forecast of the last one "
+                f"(calibration {self.calibration_id}, {calibration.sequences} sequences); then the model's own"
+            )
         if program.exactness == "prefix":
             begins = f"from step {program.exact_from} on, null before" if program.exact_from > 1 else "at every step"
             return f"probability is the model's own number {begins}"
         if 1 < program.computed_from == program.timesteps:
             return f"probability is null before step {program.timesteps}: the model runs on the whole sequence only"
-        if self._calibration is None:
-            return (
-                f"probability is null before step {program.timesteps}: the model has no calibration, "
-                "make one with `lstm-worker calibrate MODEL DATA.csv`"
-            )
         return (
-            f"probability before step {program.timesteps} is the calibrated forecast of the last one "
-            f"(calibration {self.calibration_id}, {self._calibration.sequences} sequences); then the model's own"
+            f"probability is null before step {program.timesteps}: the model has no calibration, "
+            "make one with `lstm-worker calibrate MODEL DATA.csv`"
         )

@@ -19,6 +19,7 @@ class SummingProgram:
     exactness: str = "end"
     exact_from: int = 1
     computed_from: int = 1
+    one_output_per_step: bool = False
     is_probability: bool = True
     fingerprint: str = "a" * 64
 

@@ -14,12 +14,11 @@ from tests.unit.model.programs import SummingProgram
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
 from worker.model.calibration import (
-    Calibration,
-    area_under_curve,
     calibration_for,
+    check_replaceable,
     forecast,
+    forecasts_of,
     load_calibration,
-    log_loss,
     log_odds,
     side_car_path,
 )
@@ -30,6 +29,7 @@ from worker.model.calibration_fit import (
     folds_of_groups,
     partial_logits,
 )
+from worker.model.scores import log_loss
 
 T = 10
 PROGRAM = SummingProgram(timesteps=T)
@@ -52,12 +52,6 @@ def unrelated_logits(sequences: int, seed: int) -> Float32Array:
     return logits
 
 
-def forecasts_of(calibration: Calibration, logits: Float32Array) -> Float32Array:
-    """(N, T - 1, K)."""
-    steps = np.arange(1, logits.shape[1], dtype=np.int32)
-    return np.stack([forecast(calibration.table(), calibration.activation, row[:-1], steps) for row in logits])
-
-
 @pytest.mark.parametrize(("intercept", "slope"), [(-0.8, 1.5), (0.5, -0.7), (0.0, 0.0)])
 def test_the_fit_recovers_intercept_and_slope_from_many_sequences(intercept: float, slope: float) -> None:
     random = np.random.default_rng(1)
@@ -72,7 +66,8 @@ def test_the_fit_recovers_intercept_and_slope_from_many_sequences(intercept: flo
 
 def test_the_forecast_of_independent_parts_is_the_expected_last_number() -> None:
     logits = random_walks(4000, seed=2)
-    forecasts = forecasts_of(fit_calibration(PROGRAM, logits, "test"), logits)[:, :, 0].astype(np.float64)
+    table = fit_calibration(PROGRAM, logits, "test").table()
+    forecasts = forecasts_of(table, "sigmoid", logits)[:, :, 0].astype(np.float64)
     final = sigmoid(logits[:, -1, 0].astype(np.float64))
     np.testing.assert_allclose(forecasts.mean(axis=0), final.mean(), atol=0.005)
     for step in (2, 5, 9):
@@ -84,7 +79,7 @@ def test_the_forecast_of_independent_parts_is_the_expected_last_number() -> None
 def test_twenty_sequences_of_pure_noise_get_about_the_base_rate(seed: int) -> None:
     calibration = fit_calibration(PROGRAM, unrelated_logits(20, seed), "test")
     unseen = unrelated_logits(200, seed + 100)
-    forecasts = forecasts_of(calibration, unseen)
+    forecasts = forecasts_of(calibration.table(), calibration.activation, unseen)
     assert abs(forecasts.mean() - 0.25) < 0.04
     assert np.abs(forecasts - 0.25).mean() < 0.06
     assert forecasts.max() < 0.75
@@ -129,7 +124,7 @@ def test_any_scale_of_logits_gives_finite_numbers_and_the_same_numbers_again(
     calibration = fit_calibration(program, logits, "test")
     assert np.isfinite(calibration.table()).all()
     assert fit_calibration(program, logits, "test").id == calibration.id
-    forecasts = forecasts_of(calibration, logits)
+    forecasts = forecasts_of(calibration.table(), calibration.activation, logits)
     assert ((forecasts >= 0) & (forecasts <= 1)).all()
     if outputs > 1:
         np.testing.assert_allclose(forecasts.sum(axis=2), 1, atol=1e-6)
@@ -168,7 +163,10 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
-        (SummingProgram(exactness="prefix"), "at every step"),
+        (SummingProgram(exactness="prefix", one_output_per_step=True), "each step's own"),
+        (SummingProgram(exactness="prefix", timesteps=None), "any length: give theirs by --timesteps"),
+        (SummingProgram(exactness="prefix", activation="linear"), "ends in linear"),
+        (SummingProgram(exact_from=10, computed_from=10), "nothing before its last step"),
         (SummingProgram(timesteps=1), "no step before"),
         (SummingProgram(activation="linear"), "ends in linear"),
         (SummingProgram(activation="softmax"), "softmax with 1 output"),
@@ -296,25 +294,36 @@ def test_the_side_car_beside_the_model_is_found_and_a_configured_one_must_exist(
         calibration_for(PROGRAM, model, str(tmp_path / "absent.json"))
 
 
-def test_a_model_with_defined_prefixes_takes_no_calibration(tmp_path: Path) -> None:
-    prefix = SummingProgram(timesteps=T, exactness="prefix")
-    model = tmp_path / "m.keras"
-    fit_calibration(PROGRAM, random_walks(30), "test").save(side_car_path(model))
-    assert calibration_for(prefix, model) is None
-    with pytest.raises(ConfigError, match="at every step"):
-        calibration_for(prefix, model, str(side_car_path(model)))
+def test_a_model_with_defined_prefixes_is_forecast_with_less_surprise_than_by_its_own_early_numbers() -> None:
+    program = SummingProgram(timesteps=T, exactness="prefix")
+    logits = random_walks(2000)
+    logits[:, :-1] *= 4  # far too sure before the last step, which alone was trained
+    calibration = fit_calibration(program, logits[:1000], "test")
+    forecasts, final = forecasts_of(calibration.table(), "sigmoid", logits[1000:])[:, :, 0], logits[1000:, -1, 0]
+    for step in range(1, T):
+        own = sigmoid(logits[1000:, step - 1, 0])
+        assert log_loss(forecasts[:, step - 1], sigmoid(final)) < log_loss(own, sigmoid(final))
 
 
-def test_log_loss_is_the_mean_surprise_and_finite_for_a_certain_mistake() -> None:
-    assert log_loss([0.5, 0.5], [0, 1]) == pytest.approx(np.log(2))
-    assert log_loss([0.9, 0.2], [1, 0]) == pytest.approx(-(np.log(0.9) + np.log(0.8)) / 2)
-    assert log_loss([0.25], [0.25]) == pytest.approx(-(0.25 * np.log(0.25) + 0.75 * np.log(0.75)))
-    assert log_loss([0.0], [1]) == pytest.approx(16.1, abs=0.1)
-    with pytest.raises(ValueError, match="differ in shape"):
-        log_loss([[0.5]], [1])
+def test_steps_before_the_first_full_window_get_the_base_rate_whatever_their_logits_are() -> None:
+    program = SummingProgram(timesteps=T, exactness="prefix", exact_from=4, computed_from=4)
+    samples = np.random.default_rng(1).normal(size=(200, T, 1)).astype(np.float32)
+    logits = partial_logits(program, samples)
+    assert (logits[:, :3] == 0).all()
+    assert (logits[:, 3:] != 0).all()
+    calibration = fit_calibration(program, logits, "test")
+    np.testing.assert_allclose(calibration.slopes[:3], 0)
 
 
-def test_area_under_curve_counts_ordered_pairs() -> None:
-    assert area_under_curve([0.1, 0.4, 0.35, 0.8], [0, 0, 1, 1]) == 0.75
-    assert area_under_curve([1, 1, 1], [0, 1, 1]) == 0.5
-    assert np.isnan(area_under_curve([1, 2], [1, 1]))
+def test_a_side_car_is_not_taken_from_another_model_of_the_same_name_and_other_suffix(tmp_path: Path) -> None:
+    model, other = tmp_path / "m.keras", tmp_path / "m.h5"
+    path = side_car_path(model)
+    assert path == side_car_path(other)
+    model.touch()
+    fit_calibration(PROGRAM, random_walks(30), "test").save(path)
+    retrained = SummingProgram(timesteps=T, fingerprint="b" * 64)
+    check_replaceable(path, retrained, model)
+    other.touch()
+    check_replaceable(path, PROGRAM, model)
+    with pytest.raises(ConfigError, match=r"is the calibration of .*m.keras: name another --output"):
+        check_replaceable(path, retrained, other)

@@ -77,7 +77,7 @@ def test_a_head_within_time_distributed_gives_probabilities(class_name):
 
 
 def test_there_is_nothing_to_calibrate():
-    with pytest.raises(ConfigError, match="nothing to calibrate"):
+    with pytest.raises(ConfigError, match="output of each step"):
         check_calibratable(load_program(GRAPHS / "one_per_step.keras"), "model.keras")
 
 

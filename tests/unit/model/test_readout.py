@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.model.programs import SummingProgram
 from worker.core.types import Float32Array, Int32Array
 from worker.errors import ConfigError, ModelNotStreamable
-from worker.model.calibration import Calibration
+from worker.model.calibration import Calibration, forecast
 from worker.model.calibration_fit import fit_calibration
 from worker.model.readout import Readout
 
@@ -105,6 +105,20 @@ def test_a_model_with_defined_prefixes_is_exact_at_every_step() -> None:
     np.testing.assert_array_equal(probabilities, program.outputs_of(logits))
 
 
+def test_a_calibration_takes_the_place_of_a_models_own_early_numbers_and_is_not_exact() -> None:
+    program = SummingProgram(timesteps=T, exactness="prefix", exact_from=3, computed_from=3)
+    calibration = calibration_of(program)
+    logits, steps = rows(1)
+    probabilities, exact = Readout(program, calibration).publish(logits, steps)
+    assert (exact == (steps == T)).all()
+    assert np.isnan(probabilities[steps < 3]).all()
+    early = (steps >= 3) & (steps < T)
+    wanted = forecast(calibration.table(), "sigmoid", logits[early], steps[early])
+    np.testing.assert_array_equal(probabilities[early], wanted)
+    np.testing.assert_array_equal(probabilities[exact], program.outputs_of(logits[exact]))
+    assert "null before step 3, then the calibrated forecast" in Readout(program, calibration).describe()
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_a_logit_that_is_no_number_stays_none(outputs: int) -> None:
     program = program_of(outputs)
@@ -131,8 +145,6 @@ def test_another_models_calibration_is_refused() -> None:
     calibration = calibration_of(program_of())
     with pytest.raises(ConfigError, match=r"a{64}.*b{64}.*lstm-worker calibrate"):
         Readout(SummingProgram(timesteps=T, fingerprint="b" * 64), calibration)
-    with pytest.raises(ConfigError, match="at every step"):
-        Readout(program_of(exactness="prefix"), calibration)
 
 
 def test_the_line_for_the_log_says_what_is_published_before_the_last_step() -> None:

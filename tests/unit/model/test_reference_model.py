@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 from worker.cli import calibrate, train
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
-from worker.model.calibration import calibration_for, load_calibration, log_loss
+from worker.model.calibration import calibration_for, load_calibration
 from worker.model.calibration_fit import partial_logits
 from worker.model.datasets import is_positive, of_split, read_csv, sequences_of
 from worker.model.load import load_program
 from worker.model.readout import Readout
+from worker.model.scores import log_loss
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "basic_motions"
 DATA, MODEL = EXAMPLE / "basic_motions.csv", EXAMPLE / "badminton.keras"
