@@ -13,6 +13,7 @@ from worker.core.slots import HoldsStates
 from worker.core.types import ModelLabel
 from worker.errors import ConfigError, InputChanged
 from worker.model.calibration import calibration_for
+from worker.model.early_decisions import promised_threshold, smallest_promise
 from worker.model.engines import operations_of, stepper_for, verify_engine
 from worker.model.load import load_program
 from worker.model.program import StepProgram
@@ -121,12 +122,22 @@ def decide_at(settings: Settings, model: ServedModel) -> float:
         raise ConfigError("decide: the model has several outputs that are not classes", "leave decide off")
     if decide.threshold:
         return decide.threshold
-    if model.readout.calibration_id is None:
+    calibration = model.readout.calibration
+    if calibration is None:
         raise ConfigError(
             "decide.max_error: the model has no calibration, so its early numbers promise nothing about its last step",
             "make one with `lstm-worker calibrate MODEL DATA.csv`, or set decide.threshold",
         )
-    return 1 - decide.max_error
+    threshold = promised_threshold(calibration.decided_early, calibration.taken_back, decide.max_error)
+    if threshold is None:
+        least = smallest_promise(calibration.decided_early, calibration.taken_back)
+        raise ConfigError(
+            f"decide.max_error = {decide.max_error}: the {calibration.sequences} sequences of the calibration cannot "
+            f"promise less than {least}",
+            "take that, or calibrate on more sequences",
+        )
+    log.info("sequences are decided early from a probability of %.6g on", threshold)
+    return threshold
 
 
 def refuse_unavailable(settings: Settings) -> None:

@@ -11,9 +11,12 @@ import pytest
 from tests.e2e.harness import sample
 from tests.model_files import FOLDER
 from worker.model.buffered import load_buffered
+from worker.model.calibration import forecasts_of
+from worker.model.calibration_fit import fit_calibration, partial_logits
 from worker.model.load import load_program
 
-GRAPHS = Path(__file__).parents[1] / "goldens" / "graphs"
+GOLDENS = Path(__file__).parents[1] / "goldens"
+GRAPHS = GOLDENS / "graphs"
 MODEL = FOLDER / "bidirectional.keras"
 
 
@@ -69,6 +72,28 @@ def test_a_graph_publishes_what_its_float64_evaluation_says_and_null_before_its_
         else:
             np.testing.assert_allclose(found, wanted[step - 1], atol=1e-6)
     assert [output["step"] for output in outputs] == list(range(1, steps + 1))
+
+
+def test_a_calibrated_model_publishes_forecasts_in_place_of_its_own_numbers_until_its_last_step(job, tmp_path):
+    path, side_car = GOLDENS / "lstm_dropout.keras", tmp_path / "calibration.json"
+    program = load_program(path)
+    samples = np.random.default_rng(4).standard_normal((40, 6, 3)).astype(np.float32)
+    logits = partial_logits(program, samples)
+    calibration = fit_calibration(program, logits, "test")
+    calibration.save(side_car)
+    one = job()
+    one.sections["model"] = {"path": str(path), "calibration": str(side_car)}
+    one.send([sample(*map(float, row)) for row in samples[0]])
+    one.start()
+    one.wait_processed(6)
+    assert one.stop() == 0, one.errors()
+    outputs = one.published()
+    forecasts = forecasts_of(calibration.table(), program.activation, logits[:1])[0, :, 0]
+    wanted = [*forecasts, program.outputs_of(logits[0, -1:])[0, 0]]
+    np.testing.assert_allclose([output["probability"] for output in outputs], wanted, atol=1e-6)
+    np.testing.assert_allclose([output["logit"] for output in outputs], logits[0, :, 0], atol=1e-6)
+    assert [output["exact"] for output in outputs] == [False] * 5 + [True]
+    assert {output["calibration"] for output in outputs} == {calibration.id}
 
 
 def test_states_that_stay_on_the_device_of_tensorflow_are_there_after_a_restart(job):

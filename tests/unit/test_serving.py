@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from worker.config import Settings
 from worker.errors import ConfigError
 from worker.model.calibration_fit import fit_calibration, partial_logits
+from worker.model.early_decisions import ERRORS
 from worker.model.load import load_program
 from worker.serving import decide_at, load_model
 
@@ -37,7 +39,9 @@ def calibrated_prefix(tmp_path):
     path, side_car = TESTS / "goldens" / "lstm_dropout.keras", tmp_path / "calibration.json"
     program = load_program(path)
     samples = np.random.default_rng(1).standard_normal((50, 6, 3)).astype(np.float32)
-    fit_calibration(program, partial_logits(program, samples), "test").save(side_car)
+    calibration = fit_calibration(program, partial_logits(program, samples), "test")
+    none_taken_back = {"decided_early": np.full(len(ERRORS), 50), "taken_back": np.zeros(len(ERRORS), int)}
+    replace(calibration, **none_taken_back).save(side_car)
     return {"path": str(path), "calibration": str(side_car)}
 
 
@@ -45,6 +49,9 @@ def test_early_decisions_of_a_model_with_numbers_of_its_own_are_promised_by_a_ca
     decide = {"max_error": 0.1}
     settings = Settings(model=calibrated_prefix, decide=decide)
     assert decide_at(settings, load_model(settings)) == 0.9
+    settings = Settings(model=calibrated_prefix, decide={"max_error": 0.01})
+    with pytest.raises(ConfigError, match=r"the 50 sequences of the calibration cannot promise less than 0\.02: take"):
+        decide_at(settings, load_model(settings))
     settings = Settings(model={"path": calibrated_prefix["path"]}, decide=decide)
     with pytest.raises(ConfigError, match=r"no calibration.*set decide.threshold"):
         decide_at(settings, load_model(settings))

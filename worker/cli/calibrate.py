@@ -19,6 +19,8 @@ from worker.errors import ConfigError
 from worker.model.calibration import Program, check_replaceable, side_car_path
 from worker.model.calibration_fit import (
     check_calibratable,
+    check_logits,
+    cross_fitted_forecasts,
     fit_calibration,
     partial_logits,
 )
@@ -81,10 +83,13 @@ def calibrate(
     labels = _labels(program, sequences, positive, _listed(classes))
     with progress(console, "stepping", len(sequences) * length) as advance:
         logits = partial_logits(program, sequences.features, advance)
+    check_logits(logits)
+    with progress(console, "fitting", len(sequences)) as advance:
+        forecasts = cross_fitted_forecasts(logits, program.activation, sequences.recordings, advance)
     method = f"{len(set(sequences.recordings))} recordings of {Path(data).name}"
-    calibration = fit_calibration(program, logits, method)
+    calibration = fit_calibration(program, logits, method, forecasts)
     with progress(console, "scoring", SCORING_PARTS) as advance:
-        scores = scored(program, sequences, logits, labels, on_progress=advance)
+        scores = scored(program, sequences, logits, labels, forecasts, with_platt=True, on_progress=advance)
     print_report(console, scores, sequences)
     if report is not None:
         for path in write_report(report, model, scores, sequences):

@@ -15,16 +15,16 @@ from worker.cli.calibration_pictures import CALIBRATED, OWN_NUMBER, PARTIAL_SUM,
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
 from worker.model.calibration import Program
-from worker.model.calibration_fit import cross_fitted_forecasts
+from worker.model.calibration_fit import published_paths
 from worker.model.calibration_scores import (
     Estimate,
     StepScores,
-    decision_scores,
     drift,
     platt_forecasts,
     scores_by_step,
 )
 from worker.model.datasets import Sequences
+from worker.model.early_decisions import decision_scores, decisions_by_error, promised_threshold, smallest_promise
 from worker.model.scores import counted_once, log_loss_score
 
 STEPS_SHOWN = (1, 5, 10, 25, 50, 75)
@@ -37,7 +37,7 @@ SHORT_SEQUENCE = 10
 """Up to this length every step is shown."""
 
 SCORING_PARTS = 100
-"""Of the progress of scoring: half of the time goes into the fits, half into the intervals."""
+"""Of the progress of scoring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +64,30 @@ def scored(
     sequences: Sequences,
     logits: Float32Array,
     labels: npt.NDArray[np.bool_] | None,
-    forecasts: Float32Array | None = None,
+    forecasts: Float32Array,
+    *,
+    with_platt: bool,
     on_progress: Callable[[float], None] | None = None,
 ) -> Report:
     """The model's own number, calibrated forecast and, for labels of one output, a Platt step at the table's steps.
 
     logits (N, T, K). Scored against labels (N, K), without them against the model's own numbers at step T. `forecasts`
-    (N, T - 1, K) of a calibration that has not seen these sequences; without them they are cross-fitted. `on_progress`
-    is called with parts done of SCORING_PARTS.
+    (N, T - 1, K): of a calibration that has not seen the sequence. `on_progress` is called with parts done of
+    SCORING_PARTS.
     """
-    timesteps, first, fitted_here = logits.shape[1], program.computed_from, forecasts is None
-    done = on_progress or (lambda _: None)
-    if forecasts is None:
-        a_sequence = SCORING_PARTS / 2 / len(logits)
-        forecasts = cross_fitted_forecasts(
-            logits, program.activation, sequences.recordings, lambda count: done(count * a_sequence)
-        )
+    timesteps, first = logits.shape[1], program.computed_from
     own = np.stack([program.outputs_of(logits[:, t]) for t in range(timesteps)], axis=1)
-    published = np.concatenate([forecasts, own[:, -1:]], axis=1)
-    published[:, : first - 1] = np.nan
+    published = published_paths(program, logits, forecasts)
     contenders: dict[str, npt.NDArray[np.floating]] = {
         PARTIAL_SUM if program.exactness == "end" else OWN_NUMBER: own,
         CALIBRATED: published,
     }
     targets = (own[:, -1] if labels is None else labels).astype(np.float64)
-    if labels is not None and labels.shape[1] == 1 and fitted_here:
+    if labels is not None and labels.shape[1] == 1 and with_platt:
         contenders[PLATT] = platt_forecasts(logits[:, :, 0], labels[:, 0], sequences.recordings)[:, :, None]
     classes = program.activation == "softmax"
     steps = _steps_shown(first, timesteps)
-    a_score = SCORING_PARTS / 2 / len(steps) / len(contenders)
+    a_score = SCORING_PARTS / len(steps) / len(contenders)
     rows = scores_by_step(
         contenders,
         targets,
@@ -100,7 +95,7 @@ def scored(
         steps,
         labelled=labels is not None,
         classes=classes,
-        on_progress=lambda count: done(count * a_score),
+        on_progress=None if on_progress is None else lambda count: on_progress(count * a_score),
     )
     mean = np.broadcast_to(targets.mean(axis=0), targets.shape)
     base = counted_once(log_loss_score(mean, targets, classes=classes), len(targets))
@@ -167,14 +162,21 @@ def decision_lines(report: Report) -> list[str]:
     """What early decisions would be, a line for each promise."""
     if report.published.shape[2] > 1 and not report.classes:
         return []
-    found = [decision_scores(report.published, report.targets, error) for error in MAX_ERRORS]
-    last = report.published.shape[1]
-    return [
-        f"decide.max_error = {each.max_error}: {each.early:.0%} decided early, on average at step "
-        f"{each.mean_step:.1f}; step {last} took back {each.taken_back:.1%} of these; {each.right:.1%} right against "
-        f"{report.against}"
-        for each in found
-    ]
+    early, back = decisions_by_error(report.published)
+    last, lines = report.published.shape[1], []
+    for error in MAX_ERRORS:
+        threshold = promised_threshold(early, back, error)
+        if threshold is None:
+            least = smallest_promise(early, back)
+            lines.append(f"decide.max_error = {error}: these sequences cannot promise less than {least}")
+            continue
+        each = decision_scores(report.published, report.targets, threshold)
+        lines.append(
+            f"decide.max_error = {error}: from a probability of {threshold:.6g} on; {each.early:.0%} decided early, on "
+            f"average at step {each.mean_step:.1f}; step {last} took back {each.taken_back:.1%} of these; "
+            f"{each.right:.1%} right against {report.against}"
+        )
+    return lines
 
 
 def drift_line(report: Report) -> str:

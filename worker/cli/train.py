@@ -18,9 +18,17 @@ from worker.cli.progress import progress
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
 from worker.model.calibration import Calibration, forecasts_of, side_car_path
-from worker.model.calibration_fit import FOLDS, SEQUENCES_MIN, fit_calibration, folds_of_groups, partial_logits
+from worker.model.calibration_fit import (
+    FOLDS,
+    SEQUENCES_MIN,
+    cross_fitted_forecasts,
+    fit_calibration,
+    folds_of_groups,
+    partial_logits,
+)
 from worker.model.datasets import Recording, Sequences, is_positive, of_split, read_csv, sequences_of
 from worker.model.load import load_program
+from worker.model.program import StepProgram
 from worker.model.training import train_reference
 
 
@@ -92,7 +100,7 @@ def _train(
         program = load_program(output)
         if not plan.cross_fit:
             logits = partial_logits(program, sequences.features)
-            return fit_calibration(program, logits, f"{count} training recordings of {plan.data_name}")
+            return _fitted(program, logits, sequences, f"{count} training recordings of {plan.data_name}")
         logits = np.empty((*sequences.features.shape[:2], program.outputs), np.float32)
         folds = folds_of_groups(labels[:, None].astype(np.float32), sequences.recordings)
         with tempfile.TemporaryDirectory() as directory:
@@ -102,7 +110,12 @@ def _train(
                 _train_one(sequences.features[~left_out], labels[~left_out], path, plan, advance)
                 logits[left_out] = partial_logits(load_program(path), sequences.features[left_out])
     method = f"{count} training recordings of {plan.data_name}, each stepped by a model trained without it"
-    return fit_calibration(program, logits, method)
+    return _fitted(program, logits, sequences, method)
+
+
+def _fitted(program: StepProgram, logits: Float32Array, sequences: Sequences, method: str) -> Calibration:
+    forecasts = cross_fitted_forecasts(logits, program.activation, sequences.recordings)
+    return fit_calibration(program, logits, method, forecasts)
 
 
 def _train_one(
@@ -139,4 +152,4 @@ def _report_test(console: Console, model: Path, calibration: Calibration, sequen
     program = load_program(model)
     logits = partial_logits(program, sequences.features)
     forecasts = forecasts_of(calibration.table(), program.activation, logits)
-    print_report(console, scored(program, sequences, logits, labels[:, None], forecasts), sequences)
+    print_report(console, scored(program, sequences, logits, labels[:, None], forecasts, with_platt=False), sequences)

@@ -22,12 +22,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worker.core.types import Float32Array, Int32Array
+from worker.core.types import Float32Array, Int32Array, Int64Array
 from worker.errors import ConfigError
+from worker.model.early_decisions import ERRORS
 
 Float64Array = npt.NDArray[np.float64]
 
-FORMAT = 1
+FORMAT = 2
 FILE_BYTES_MAX = 64 * 1024 * 1024
 """Far above any real side-car (80 bytes a step and output); stops a wrong path from being read into memory."""
 
@@ -37,6 +38,7 @@ CALIBRATED_ACTIVATIONS = ("sigmoid", "softmax")
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".safetensors")
 
 _ARRAYS = ("intercepts", "slopes", "lowest", "highest")
+_COUNTS = ("decided_early", "taken_back")
 
 
 class Program(Protocol):
@@ -113,6 +115,10 @@ class Calibration:
     slopes: Float64Array
     lowest: Float64Array
     highest: Float64Array
+    decided_early: Int64Array
+    """Of `sequences`, each forecast without itself: decided before step T, at each threshold 1 - ERRORS."""
+    taken_back: Int64Array
+    """And of these, those of which step T says otherwise."""
 
     @property
     def id(self) -> str:
@@ -253,6 +259,13 @@ def _parsed(content: Any, path: Path, way_out: str) -> Calibration:
             raise refuse(f"{name} is no table of numbers") from error
         if values[name].shape != (values["timesteps"] - 1, values["outputs"]) or not np.isfinite(values[name]).all():
             raise refuse(f"{name} is not a finite (timesteps - 1, outputs) table")
+    for name in _COUNTS:
+        numbers = values[name]
+        if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
+            raise refuse(f"{name} is no list of counts")
+        if len(numbers) != len(ERRORS):
+            raise refuse(f"{name} has {len(numbers)} counts for {len(ERRORS)} thresholds")
+        values[name] = np.array(numbers, np.int64)
     return Calibration(**values)
 
 

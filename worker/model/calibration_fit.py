@@ -15,6 +15,7 @@ import numpy as np
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
 from worker.model.calibration import CALIBRATED_ACTIVATIONS, Calibration, Float64Array, Program, forecasts_of, log_odds
+from worker.model.early_decisions import decisions_by_error
 
 SEQUENCES_MIN = 20
 """Below it not even the base rate is known to within a tenth."""
@@ -85,11 +86,8 @@ def check_calibratable(program: Program, model_path: str) -> int:
     return program.timesteps
 
 
-def fit_calibration(program: Program, logits: Float32Array, method: str) -> Calibration:
-    """Fit on logits (N, T, K) of N complete sequences; step T's are the target. Deterministic.
-
-    Raises ConfigError with fewer than SEQUENCES_MIN sequences or with logits that are not finite.
-    """
+def check_logits(logits: Float32Array) -> None:
+    """Raises ConfigError where logits (N, T, K) cannot be fitted: too few sequences, or not finite."""
     sequences = len(logits)
     if sequences < SEQUENCES_MIN:
         raise ConfigError(
@@ -97,6 +95,20 @@ def fit_calibration(program: Program, logits: Float32Array, method: str) -> Cali
         )
     if not np.isfinite(logits).all():
         raise ConfigError("the model's logits on these sequences are not finite", "check the data for extreme values")
+
+
+def fit_calibration(
+    program: Program, logits: Float32Array, method: str, forecasts: Float32Array | None = None
+) -> Calibration:
+    """Fit on logits (N, T, K) of N complete sequences; step T's are the target. Deterministic.
+
+    `forecasts` (N, T - 1, K): `cross_fitted_forecasts` of them, which show what early decisions cost; without them
+    every sequence is taken as a recording of its own. Raises ConfigError as `check_logits`.
+    """
+    check_logits(logits)
+    if forecasts is None:
+        forecasts = cross_fitted_forecasts(logits, program.activation, [str(i) for i in range(len(logits))])
+    decided_early, taken_back = decisions_by_error(published_paths(program, logits, forecasts))
     table = _fit(logits, program.activation)
     return Calibration(
         fingerprint=program.fingerprint,
@@ -104,12 +116,21 @@ def fit_calibration(program: Program, logits: Float32Array, method: str) -> Cali
         outputs=logits.shape[2],
         activation=program.activation,
         method=method,
-        sequences=sequences,
+        sequences=len(logits),
         intercepts=table[:, 0],
         slopes=table[:, 1],
         lowest=table[:, 2],
         highest=table[:, 3],
+        decided_early=decided_early,
+        taken_back=taken_back,
     )
+
+
+def published_paths(program: Program, logits: Float32Array, forecasts: Float32Array) -> Float32Array:
+    """(N, T, K) what a worker publishes with these forecasts (N, T - 1, K); NaN before there is anything to say."""
+    paths = np.concatenate([forecasts, program.outputs_of(logits[:, -1])[:, None]], axis=1)
+    paths[:, : program.computed_from - 1] = np.nan
+    return paths
 
 
 def cross_fitted_forecasts(

@@ -116,44 +116,6 @@ def scores_by_step(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class DecisionScores:
-    """What `decide.max_error` gives on these sequences; shares of all of them but for `taken_back`."""
-
-    max_error: float
-    early: float
-    """Decided before step T."""
-    mean_step: float
-    taken_back: float
-    """Of those decided early: the model's last step says otherwise."""
-    right: float
-    """Of all: the decision is the target's."""
-
-
-def decision_scores(
-    published: npt.NDArray[np.floating], targets: npt.NDArray[np.floating], max_error: float
-) -> DecisionScores:
-    """The rule of `worker.core.deciding` on whole paths (N, T, K) of a probability or of classes, targets (N, K)."""
-    likelier, answers = published.max(axis=2), published.argmax(axis=2)
-    right = targets.argmax(axis=1)
-    if published.shape[2] == 1:
-        likelier = np.maximum(published, 1 - published)[:, :, 0]
-        answers, right = (published[:, :, 0] >= 0.5).astype(np.int64), (targets[:, 0] >= 0.5).astype(np.int64)
-    sure = likelier >= 1 - max_error
-    sure[:, -1] = True
-    steps = sure.argmax(axis=1)
-    decided = answers[np.arange(len(steps)), steps]
-    early = steps < published.shape[1] - 1
-    back = decided[early] != answers[early, -1]
-    return DecisionScores(
-        max_error,
-        float(early.mean()),
-        float(steps.mean() + 1),
-        float(back.mean()) if early.any() else 0.0,
-        float((decided == right).mean()),
-    )
-
-
 def drift(forecasts: npt.NDArray[np.floating]) -> tuple[float, float]:
     """Mean increment and its slope on the forecast before it, over the paths (N, T); a martingale has 0 and 0."""
     before, increments = forecasts[:, :-1].ravel(), np.diff(forecasts, axis=1).ravel()

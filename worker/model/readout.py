@@ -32,7 +32,7 @@ class Readout:
                 "make one with `lstm-worker calibrate`",
             )
         self._program = program
-        self._calibration = calibration
+        self.calibration = calibration
         self._table = None if calibration is None or calibration.timesteps == 1 else calibration.table()
         forecasts = calibration is not None or program.exactness == "end"
         self._own_from = (program.timesteps or 1) if forecasts else program.exact_from
@@ -64,7 +64,7 @@ class Readout:
 
     def describe(self) -> str:
         """One line on what is published when, for the worker's log at start."""
-        program, calibration = self._program, self._calibration
+        program, calibration = self._program, self.calibration
         if calibration is not None:
             null = f"null before step {self.computed_from}, then " if self.computed_from > 1 else ""
             return (

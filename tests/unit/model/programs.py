@@ -39,4 +39,4 @@ class SummingProgram:
         if self.activation == "softmax":
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             return powers / powers.sum(axis=1, keepdims=True)
-        return (1 / (1 + np.exp(-logits))).astype(np.float32)
+        return (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32)

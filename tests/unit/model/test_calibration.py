@@ -29,6 +29,7 @@ from worker.model.calibration_fit import (
     folds_of_groups,
     partial_logits,
 )
+from worker.model.early_decisions import ERRORS
 from worker.model.scores import log_loss
 
 T = 10
@@ -246,9 +247,9 @@ def test_another_models_side_car_is_refused_with_both_fingerprints_and_the_comma
         "[]",
         "\xff",
         "[" * 100_000,
-        '{"format": 2}',
         '{"format": 1}',
-        '{"format": 1, "surprise": 3}',
+        '{"format": 2}',
+        '{"format": 2, "surprise": 3}',
     ],
 )
 def test_a_file_that_is_no_side_car_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
@@ -270,6 +271,9 @@ def test_a_file_that_is_no_side_car_is_refused_in_one_line(tmp_path: Path, conte
         ("timesteps", 10.0),
         ("sequences", True),
         ("method", None),
+        ("decided_early", [1, 2]),
+        ("taken_back", [0.5] * len(ERRORS)),
+        ("taken_back", 3),
     ],
 )
 def test_a_side_car_with_a_field_that_cannot_be_is_refused(tmp_path: Path, name: str, value: object) -> None:

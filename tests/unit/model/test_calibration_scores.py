@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from worker.model.calibration_scores import (
-    decision_scores,
     drift,
     platt_forecasts,
     scores_by_step,
@@ -68,18 +67,3 @@ def test_drift_is_that_of_the_paths():
     mean, slope = drift(paths)
     assert mean == pytest.approx(0.1)
     assert slope == pytest.approx(0.0, abs=1e-12)
-
-
-def test_decisions_come_at_the_first_sure_step_and_count_what_the_last_step_takes_back():
-    paths = np.array([[0.5, 0.96, 0.99], [0.97, 0.4, 0.1], [0.3, 0.3, 0.7], [0.02, 0.01, 0.0]])
-    found = decision_scores(paths[:, :, None], np.array([1.0, 0.0, 1.0, 0.0])[:, None], 0.05)
-    assert (found.early, found.mean_step) == (0.75, (2 + 1 + 3 + 1) / 4)
-    assert found.taken_back == pytest.approx(1 / 3)
-    assert found.right == 0.75
-
-
-def test_of_classes_the_likeliest_decides_and_steps_without_a_number_do_not():
-    nothing, sure, other = [np.nan] * 3, [0.96, 0.03, 0.01], [0.1, 0.8, 0.1]
-    paths = np.array([[nothing, sure, other], [nothing, other, other]])
-    found = decision_scores(paths, np.eye(3)[[0, 1]], 0.05)
-    assert (found.early, found.mean_step, found.taken_back, found.right) == (0.5, 2.5, 1.0, 1.0)
