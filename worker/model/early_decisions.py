@@ -37,43 +37,53 @@ class DecisionScores:
     """Of all: the decision is the target's."""
 
 
-def first_decisions(published: Float32Array, threshold: float) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """The rule of `worker.core.deciding` on paths (N, T, K) of a probability or of classes; NaN decides nothing.
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The likelier answer of each step of N sequences: its probability (N, T), NaN for none, and which it is (N, T)."""
 
-    Returns the index of the step of each decision (N,), T - 1 where there was none before, what was decided, and what
-    the last step says.
-    """
-    likelier, answers = published.max(axis=2), published.argmax(axis=2)
-    if published.shape[2] == 1:
-        likelier = np.maximum(published, 1 - published)[:, :, 0]
-        answers = (published[:, :, 0] >= 0.5).astype(np.int64)
-    sure = likelier >= np.float32(threshold)
-    sure[:, -1] = True
-    steps = sure.argmax(axis=1)
-    return steps, answers[np.arange(len(steps)), steps], answers[:, -1]
+    likelier: Float32Array
+    answers: Int64Array
+
+    @classmethod
+    def of(cls, published: Float32Array) -> Paths:
+        """published (N, T, K): a probability, or those of classes that exclude each other."""
+        if published.shape[2] > 1:
+            return cls(published.max(axis=2), published.argmax(axis=2))
+        p = published[:, :, 0]
+        return cls(np.maximum(p, 1 - p), (p >= 0.5).astype(np.int64))
+
+    def decided_at(self, threshold: float) -> Int64Array:
+        """The rule of `worker.core.deciding`: index of the deciding step of each sequence (N,), T - 1 at the latest."""
+        sure = self.likelier >= np.float32(threshold)
+        sure[:, -1] = True
+        steps: Int64Array = sure.argmax(axis=1)
+        return steps
+
+    def early_and_taken_back(self, threshold: float) -> tuple[int, int]:
+        """Sequences decided before step T, and those of them that step T takes back."""
+        steps = self.decided_at(threshold)
+        early = np.flatnonzero(steps < self.answers.shape[1] - 1)
+        return len(early), int((self.answers[early, steps[early]] != self.answers[early, -1]).sum())
 
 
 def decision_scores(published: Float32Array, targets: npt.NDArray[np.floating], threshold: float) -> DecisionScores:
     """On paths (N, T, K), against targets (N, K)."""
-    steps, decided, last = first_decisions(published, threshold)
-    early = steps < published.shape[1] - 1
-    right = targets.argmax(axis=1) if targets.shape[1] > 1 else (targets[:, 0] >= 0.5).astype(np.int64)
+    paths, count = Paths.of(published), len(published)
+    steps = paths.decided_at(threshold)
+    early, back = paths.early_and_taken_back(threshold)
+    right = Paths.of(targets[:, None]).answers[:, 0]
     return DecisionScores(
-        float(early.mean()),
+        early / count,
         float(steps.mean() + 1),
-        float((decided != last)[early].mean()) if early.any() else 0.0,
-        float((decided == right).mean()),
+        back / early if early else 0.0,
+        float((paths.answers[np.arange(count), steps] == right).mean()),
     )
 
 
 def decisions_by_error(published: Float32Array) -> tuple[Int64Array, Int64Array]:
     """At each threshold 1 - ERRORS: sequences decided early, and those of them that step T takes back."""
-    early, back = [], []
-    for error in ERRORS:
-        steps, decided, last = first_decisions(published, 1 - error)
-        before_end = steps < published.shape[1] - 1
-        early.append(int(before_end.sum()))
-        back.append(int((decided != last)[before_end].sum()))
+    paths = Paths.of(published)
+    early, back = zip(*(paths.early_and_taken_back(1 - error) for error in ERRORS), strict=True)
     return np.array(early, np.int64), np.array(back, np.int64)
 
 
