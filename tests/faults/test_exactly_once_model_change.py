@@ -18,7 +18,7 @@ RECORDS = 600
 BEFORE = 300
 KILLS = 3
 BACKLOG = 100
-"""Records without an output, about; more are not sent while a worker starts."""
+"""Records without an output, about; more are not sent while partitions wait for their worker."""
 
 
 def identities(trial: Trial) -> Counter[tuple[int, int, bytes, bool, int]]:
@@ -85,7 +85,11 @@ def until(trial: Trial, outputs: int) -> None:
 
 @pytest.mark.parametrize("step", ["stepped", "changelog_sent", "committed"])
 def test_a_rolling_update_finishes_old_sequences_with_the_old_model(kafka, tmp_path, record_property, step):
-    trial = Trial(kafka.bootstrap_servers, tmp_path, 12, 1200, interval_ms=30, batch_records=20, streams=40)
+    # Its partitions wait for a static member that starts within the session timeout; engines may take 10 s.
+    patient = ("kafka.session_timeout_ms=40000", "kafka.transaction_timeout_ms=50000")
+    trial = Trial(
+        kafka.bootstrap_servers, tmp_path, 12, 1200, interval_ms=30, batch_records=20, streams=40, overrides=patient
+    )
     trial.produce(300)
     for name in ("w0", "w1"):
         trial.start(name, *OLD)
@@ -100,7 +104,7 @@ def test_a_rolling_update_finishes_old_sequences_with_the_old_model(kafka, tmp_p
         worker = trial.start(name, *NEW, "--kill-at", step, "--times", "1", "--count-max", "1")
         deadline = trial.clock.monotonic() + 120
         while "killed" not in worker.log() or worker.last_step in ("", step):
-            if trial.produced - trial.read(0.1) < BACKLOG:  # an engine may take long to start
+            if trial.produced - trial.read(0.1) < BACKLOG:
                 trial.produce(2)
             assert trial.clock.monotonic() < deadline, "not killed, or not back"
     trial.produce()
