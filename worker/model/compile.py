@@ -223,7 +223,7 @@ class _Compiler:
         produces = value.schedule.then(node.schedule.first, node.schedule.every)
         exact_from = max(*(each.exact_from for each in inputs), produces.first)
         summary = node.kind in ("last", "end")
-        self._nodes.append(_described(node, exact_from, produces))
+        self._nodes.append(_described(node, exact_from, produces, self._steps))
         reached = tuple(each.number for each in inputs)
         in_all = layer.keras_major < 3 and bool(heeded)
         parts = tuple(tuple(sorted(each.masks)) for each in inputs) if node.merged is not None else ()
@@ -281,10 +281,11 @@ class _Compiler:
         return digest.hexdigest()
 
 
-def _described(node: Node, exact_from: int, produces: Schedule) -> Node:
-    if exact_from == 1 and produces.every == 1:
-        return node
+def _described(node: Node, exact_from: int, produces: Schedule, steps: int | None) -> Node:
+    """With the steps of the model's input at which it is exact; a rule knows only those of the values that reach it."""
     if node.kind == "end":
+        return replace(node, exact=f"step {steps}")
+    if exact_from == 1 and produces.every == 1:
         return node
     exact = f"from step {exact_from}" + (f", every {produces.every}" if produces.every > 1 else "")
     return replace(node, exact=exact)

@@ -45,6 +45,16 @@ def test_flatten_is_exact_at_the_last_step_only():
     assert [row.exact for row in compiled.plan] == ["every step", "step 5", "step 5"]
 
 
+def test_behind_strides_the_last_step_is_that_of_the_input():
+    strided = [layer("MaxPooling1D", pool_size=2), EVERY_STEP, layer("Flatten"), layer("Dense", units=3), DENSE]
+
+    after_pooling = [np.ones((5 * 4, 3), np.float32), np.ones(3, np.float32)]
+
+    compiled = program(strided, timesteps=10, weights={"layer_3": after_pooling})
+
+    assert [row.exact for row in compiled.plan] == ["from step 2, every 2"] * 2 + ["step 10"] * 2
+
+
 @pytest.mark.parametrize(
     ("layers", "floats"),
     [

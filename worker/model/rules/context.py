@@ -92,8 +92,8 @@ class Layer:
         return self.weights
 
     def exact(self) -> str:
-        """When this layer's output is the trained layer's."""
-        return f"step {self.timesteps}" if self.kind == "end" else "every step"
+        """When this layer's output is the trained layer's; of what the model's length matters to, the compiler says."""
+        return "the last step" if self.kind in ("flat", "end") else "every step"
 
 
 def is_whole(value: Any, largest: int) -> bool:

@@ -59,7 +59,7 @@ def _running_sum(layer: Layer, units: int, function: Any) -> Node:
         units,
         step,
         whole,
-        f"step {timesteps}",
+        layer.exact(),
         kernel_op,
         held=held,
         in_place=one_sum if units == 1 else None,
