@@ -65,7 +65,7 @@ class Time:
 
 def recording(name: str, length: int) -> Recording:
     features = np.arange(3 * length, dtype=np.float32).reshape(length, 3) / 10
-    return Recording(name, "", "", features)
+    return Recording(name, "", [""] * len(features), features)
 
 
 def sent_by(recordings: Sequence[Recording], **options: object) -> tuple[Sent, Time, int]:
@@ -125,7 +125,7 @@ def test_progress_is_told_of_every_record() -> None:
 
 
 def test_json_has_the_digits_of_a_float32() -> None:
-    one = Recording("a", "", "", np.array([[0.1, -2.5, 1e-7]], np.float32))
+    one = Recording("a", "", [""], np.array([[0.1, -2.5, 1e-7]], np.float32))
     assert sent_by([one])[0].values == [b'{"features":[0.1,-2.5,1e-7]}']
 
 

@@ -1,10 +1,10 @@
-"""Recordings of samples from a CSV file, one sample a row."""
+"""Recordings of samples from a CSV file, one sample a row, or from an npz file; and sequences cut from them."""
 
 from __future__ import annotations
 
 import csv
-import math
-import zipfile
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,25 +15,36 @@ import numpy.typing as npt
 
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
+from worker.model.npz import read_npz
 
 RECORDING, SPLIT, STEP = "recording", "split", "step"
 """Column names with a meaning; only `recording` is required."""
 
 LABEL_COLUMN = "label"
 """A column of this name holds the label; without one, the only column that is not numeric does."""
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+GIVE = "give a CSV file, or an npz with x and y"
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The samples of one stream, in order."""
+    """The samples of one stream, in order: a whole recording, or a window of one."""
 
     name: str
+    """The stream's; no two of a file have the same."""
     split: str
-    """"" where the file has no such column."""
-    label: str
-    """"" where the file has no such column."""
+    """"" where the file has none."""
+    labels: Sequence[str]
+    """(steps,) of each sample; "" where the file has none."""
     features: Float32Array
     """(steps, F)."""
+    window_of: str = ""
+    """The recording that it was cut from; "" where it is one. Windows may overlap, so they are never put together."""
+
+    @property
+    def label(self) -> str:
+        """That of the last sample."""
+        return self.labels[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,68 +54,83 @@ class Sequences:
     features: Float32Array
     """(N, T, F)."""
     labels: list[str]
+    """Of the last sample of each."""
     recordings: list[str]
-    """Which recording each sequence was cut from."""
+    """Which recording each sequence was cut from; those of one are not independent."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 def read_recordings(path: Path, features: Sequence[str] = (), label: str = "") -> list[Recording]:
-    """A CSV file, or an npz file with x, float (N, T, F), and labels y (N,), where there are any.
+    """What `read_csv` gives of a CSV file, or the sequences of an npz file; see docs/data_files.md.
 
-    Raises ConfigError.
+    `features` and `label` name columns of a CSV file. Raises ConfigError.
     """
-    return _read_npz(path) if path.suffix == ".npz" else read_csv(path, features, label)
+    return _of_npz(path) if path.suffix == ".npz" else read_csv(path, features, label)
 
 
-def _read_npz(path: Path) -> list[Recording]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            samples = np.asarray(archive["x"], np.float32)
-            labels = [str(label) for label in archive["y"]] if "y" in archive else [""] * len(samples)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path} is not an npz file with an array x", "np.savez(path, x=x, y=y)") from error
-    if samples.ndim != 3 or len(labels) != len(samples) or not np.isfinite(samples).all():
-        raise ConfigError(f"{path}: x {samples.shape} and {len(labels)} labels", "give finite (N, T, F) and (N,)")
-    return [Recording(f"row-{i}", "", label, each) for i, (label, each) in enumerate(zip(labels, samples, strict=True))]
+def _of_npz(path: Path) -> list[Recording]:
+    """Each sequence as a stream of its own, called after its recording and numbered where that has several."""
+    found = read_npz(path)
+    names = found.recordings or [f"row-{number}" for number in range(len(found.labels))]
+    parents = [""] * len(names)
+    if len(set(names)) < len(names):
+        parents, names = names, _numbered(names)
+    steps = found.samples.shape[1]
+    each = zip(names, found.labels, found.samples, parents, strict=True)
+    return [Recording(name, "", [label] * steps, samples, parent) for name, label, samples, parent in each]
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """name/1, name/2, … of equal names. All get a number, so that no two are the same afterwards."""
+    counts: Counter[str] = Counter()
+    result = []
+    for name in names:
+        counts[name] += 1
+        result.append(f"{name}/{counts[name]}")
+    return result
 
 
 def read_csv(path: Path, features: Sequence[str] = (), label: str = "") -> list[Recording]:
     """Recordings in the order of their first row; rows of one may lie apart.
 
     `features` names the feature columns in order; empty: all columns but recording, split, step and the label.
-    `label` names the label's column; empty: see LABEL_COLUMN. A `step` column must count 1, 2, 3 … in each recording.
+    `label` names the label's column; empty: see LABEL_COLUMN. The label may change within a recording, the split not.
+    A `step` column must count 1, 2, 3 … in each recording.
     Raises ConfigError naming the line and the column of what cannot be used.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return _read(path, file, features, label)
     except OSError as error:
-        raise ConfigError(f"data {path} cannot be read: {error.strerror}", "give a CSV file") from error
+        raise ConfigError(f"data {path} cannot be read: {error.strerror}", GIVE) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"data {path} is no CSV file in UTF-8: {error}", "give a CSV file") from error
+        raise ConfigError(f"data {path} is no CSV file in UTF-8: {error}", GIVE) from error
 
 
 def of_split(recordings: Sequence[Recording], split: str) -> list[Recording]:
     """The recordings of one split; all where `split` is empty. Raises ConfigError where there is none."""
     chosen = [recording for recording in recordings if split in ("", recording.split)]
     if not chosen:
-        found = ", ".join(sorted({recording.split for recording in recordings})) or "no recordings"
+        found = ", ".join(sorted({recording.split for recording in recordings})) or "none"
         raise ConfigError(f"the data have no recordings of split {split!r}", f"they have {found}")
     return chosen
 
 
 def sequences_of(recordings: Sequence[Recording], timesteps: int) -> Sequences:
-    """Cut recordings into consecutive sequences of `timesteps` samples, as a worker does; a shorter rest is dropped."""
+    """Cut recordings into consecutive sequences of `timesteps` samples, as a worker does; a shorter rest is dropped.
+
+    A sequence has the label of its last sample, of which the model's last number is.
+    """
     pieces: list[Float32Array] = []
     labels: list[str] = []
     names: list[str] = []
     for recording in recordings:
         count = len(recording.features) // timesteps
         pieces += np.split(recording.features[: count * timesteps], count) if count else []
-        labels += [recording.label] * count
-        names += [recording.name] * count
+        labels += recording.labels[timesteps - 1 : count * timesteps : timesteps]
+        names += [recording.window_of or recording.name] * count
     width = recordings[0].features.shape[1] if recordings else 0
     features = np.stack(pieces) if pieces else np.empty((0, timesteps, width), np.float32)
     return Sequences(features, labels, names)
@@ -132,7 +158,7 @@ class _Rows:
     """Rows of one recording while the file is read."""
 
     split: str
-    label: str
+    labels: list[str] = field(default_factory=list)
     samples: list[list[float]] = field(default_factory=list)
 
 
@@ -161,13 +187,11 @@ def _read(path: Path, file: TextIO, features: Sequence[str], label: str) -> list
             columns = _columns(path, header, row, features, label)
         name = row[columns.recording]
         split = "" if columns.split is None else row[columns.split]
-        row_label = "" if columns.label is None else row[columns.label]
-        recording = found.setdefault(name, _Rows(split, row_label))
+        recording = found.setdefault(name, _Rows(split))
         where = f"{path} line {rows.line_num}"
-        if (recording.split, recording.label) != (split, row_label):
-            raise ConfigError(
-                f"{where}: recording {name} changes its split or label", "give each recording one of each"
-            )
+        if recording.split != split:
+            raise ConfigError(f"{where}: recording {name} changes its split", "give each recording one split")
+        recording.labels.append("" if columns.label is None else sys.intern(row[columns.label]))
         recording.samples.append([_number(row[i], where, header[i]) for i in columns.features])
         if columns.step is not None and row[columns.step] != str(len(recording.samples)):
             raise ConfigError(
@@ -176,7 +200,9 @@ def _read(path: Path, file: TextIO, features: Sequence[str], label: str) -> list
             )
     if not found:
         raise ConfigError(f"{path} has no rows", "give a CSV file with a header and one sample a row")
-    return [Recording(name, rows.split, rows.label, np.array(rows.samples, np.float32)) for name, rows in found.items()]
+    return [
+        Recording(name, rows.split, rows.labels, np.array(rows.samples, np.float32)) for name, rows in found.items()
+    ]
 
 
 def _columns(path: Path, header: list[str], first: list[str], features: Sequence[str], label: str) -> _Columns:
@@ -217,7 +243,10 @@ def _is_number(text: str) -> bool:
 
 def _number(text: str, where: str, column: str) -> float:
     """A finite number. Raises ConfigError naming line and column."""
-    number = float(text) if _is_number(text) else math.nan
-    if not math.isfinite(number):
-        raise ConfigError(f"{where}: {column} is {text!r}, no finite number", "mend the row or leave it out")
+    if not _is_number(text):
+        way_out = "mend the row, or name the feature columns with --features"
+        raise ConfigError(f"{where}: {column} is {text!r}, no number", way_out)
+    number = float(text)
+    if not abs(number) <= FLOAT32_MAX:
+        raise ConfigError(f"{where}: {column} is {text!r}, no finite number of float32", "mend the row or leave it out")
     return number

@@ -1,4 +1,4 @@
-"""Recordings from CSV files, and what a file that cannot be used gets."""
+"""Recordings from CSV and npz files, and what a CSV file that cannot be used gets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from worker.errors import ConfigError
-from worker.model.datasets import Recording, is_positive, of_split, read_csv, sequences_of
+from worker.model.datasets import Recording, is_positive, of_split, read_csv, read_recordings, sequences_of
 
 GOOD = """recording,split,activity,step,x,y
 a,train,walking,1,0.5,1
@@ -24,7 +24,7 @@ def written(directory: Path, text: str) -> Path:
 
 
 def recording_of(steps: int, name: str = "r", label: str = "walking") -> Recording:
-    return Recording(name, "train", label, np.arange(steps * 2, dtype=np.float32).reshape(steps, 2))
+    return Recording(name, "train", [label] * steps, np.arange(steps * 2, dtype=np.float32).reshape(steps, 2))
 
 
 def test_rows_are_gathered_by_recording_in_file_order(tmp_path: Path) -> None:
@@ -58,9 +58,15 @@ def test_split_step_and_label_may_be_absent(tmp_path: Path) -> None:
         ("name,x\na,1\n", "no column 'recording'"),
         ("recording,x,x\na,1,1\n", "two columns of one name"),
         ("recording,x\na,1,2\n", "line 2 has 3 fields"),
-        ("recording,x\na,1\na,one\n", "line 3: x is 'one'"),
-        ("recording,x\na,nan\n", "line 2: x is 'nan'"),
+        (
+            "recording,x\na,1\na,one\n",
+            "line 3: x is 'one', no number: mend the row, or name the feature columns with --f",
+        ),
+        ("recording,x\na,1\na,\n", "line 3: x is '', no number"),
+        ("recording,time,label,x\na,12:30,1,1\n", "line 2: time is '12:30', no number: mend the row, or name the feat"),
+        ("recording,x\na,nan\n", "line 2: x is 'nan', no finite number of float32: mend the row or leave it out"),
         ("recording,x\na,1e999\n", "line 2: x is '1e999'"),
+        ("recording,x\na,1e39\n", "line 2: x is '1e39'"),
         ("recording,step,x\na,1,5\na,3,5\n", "line 3: step 3 of recording a, expected 2"),
         ("recording,kind,place,x\na,run,wood,1\n", "kind, place are not numeric"),
         ("recording,split,x\na,train,1\na,test,1\n", "line 3: recording a changes its split"),
@@ -78,9 +84,10 @@ def test_a_file_that_cannot_be_used_is_refused_naming_line_and_column(
 
 def test_a_missing_file_a_directory_and_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bytes.csv").write_bytes(b"\xff\xfe\x00recording")
-    for path in (tmp_path / "absent.csv", tmp_path, tmp_path / "bytes.csv"):
-        with pytest.raises(ConfigError, match=path.name):
-            read_csv(path)
+    np.save(tmp_path / "array.npy", np.ones((2, 3)))
+    for path in (tmp_path / "absent.csv", tmp_path, tmp_path / "bytes.csv", tmp_path / "array.npy"):
+        with pytest.raises(ConfigError, match=rf"{path.name}.*give a CSV file, or an npz with x and y"):
+            read_recordings(path)
 
 
 def test_recordings_are_cut_into_consecutive_sequences_and_the_rest_is_dropped() -> None:
@@ -90,6 +97,36 @@ def test_recordings_are_cut_into_consecutive_sequences_and_the_rest_is_dropped()
     assert sequences.recordings == ["a", "a", "c"]
     assert sequences.labels == ["walking", "walking", "running"]
     np.testing.assert_array_equal(sequences.features[1], recording_of(7).features[3:6])
+
+
+def test_a_sequence_has_the_label_of_its_last_sample(tmp_path: Path) -> None:
+    labels = ["sit", "run", "run", "run", "sit", "sit", "sit"]
+    rows = "".join(f"a,{label},1\n" for label in labels)
+    (recording,) = read_csv(written(tmp_path, f"recording,label,x\n{rows}"))
+    assert list(recording.labels) == labels
+    assert sequences_of([recording], 2).labels == ["run", "run", "sit"]
+    assert sequences_of([recording], 7).labels == [recording.label] == ["sit"]
+
+
+def test_windows_of_one_recording_are_streams_of_their_own_and_sequences_of_one_recording(tmp_path: Path) -> None:
+    x = np.arange(5 * 4 * 2, dtype=np.float32).reshape(5, 4, 2)
+    np.savez(tmp_path / "data.npz", x=x, y=[0, 1, 0, 1, 0], recording=["a", "b", "a", "a", "a/1"])
+    recordings = read_recordings(tmp_path / "data.npz")
+    assert [each.name for each in recordings] == ["a/1", "b/1", "a/2", "a/3", "a/1/1"]
+    assert [len(each.features) for each in recordings] == [4] * 5
+    sequences = sequences_of(recordings, 3)
+    assert sequences.recordings == ["a", "b", "a", "a", "a/1"]
+    assert sequences.labels == ["0", "1", "0", "1", "0"]
+    np.testing.assert_array_equal(sequences.features, x[:, :3])
+
+
+def test_sequences_of_an_npz_file_are_called_after_their_recordings_or_numbered(tmp_path: Path) -> None:
+    np.savez(tmp_path / "named.npz", x=np.ones((2, 3, 1)), recording=["b", "a"])
+    np.savez(tmp_path / "plain.npz", x=np.ones((2, 3, 1)))
+    for name, expected in (("named", ["b", "a"]), ("plain", ["row-0", "row-1"])):
+        recordings = read_recordings(tmp_path / f"{name}.npz")
+        assert [each.name for each in recordings] == expected
+        assert sequences_of(recordings, 3).recordings == expected
 
 
 def test_recordings_shorter_than_a_sequence_give_none() -> None:
@@ -102,6 +139,8 @@ def test_an_absent_split_is_refused_naming_those_there_are() -> None:
     assert of_split([recording_of(1)], "train")
     with pytest.raises(ConfigError, match=r"'dev'.*train"):
         of_split([recording_of(1)], "dev")
+    with pytest.raises(ConfigError, match="they have none"):
+        of_split([Recording("a", "", [""], np.ones((1, 1), np.float32))], "dev")
 
 
 def test_a_positive_label_that_separates_nothing_is_refused_naming_the_labels() -> None:
