@@ -1,4 +1,4 @@
-"""`lstm-worker produce`: replays a CSV file to the input topic."""
+"""`lstm-worker produce`: replays a CSV or npz file to the input topic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.cli.options import BootstrapOption, ConfigOption, SetOption, setting
 from worker.cli.progress import progress
 from worker.config import Settings
 from worker.errors import ConfigError
-from worker.model.datasets import Recording, of_split, read_csv
+from worker.model.datasets import Recording, of_split, read_recordings
 from worker.replay import Controls, Pace, SampleEncoder, replay
 
 RECORDED_SAMPLES_PER_SECOND = 10.0
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def produce(
-    data: Annotated[Path, typer.Argument(metavar="CSV", help="recording, [split], [step], one column per feature.")],
+    data: Annotated[Path, typer.Argument(help="CSV (recording, features; split, step, label), or npz (x, recording).")],
     config: ConfigOption = None,
     overrides: SetOption = None,
     bootstrap_servers: BootstrapOption = None,
@@ -39,9 +39,17 @@ def produce(
         Literal["json", "binary"] | None, typer.Option("--format", help="Default: input.format.")
     ] = None,
     feature_columns: Annotated[
-        str, typer.Option(help="In the model's order, commas between. Default: input.features, else all numeric ones.")
+        str,
+        typer.Option(
+            "--features",
+            "--feature-columns",
+            help="Feature columns in the model's order, with commas. Default: input.features, else all others.",
+        ),
     ] = "",
-    label_column: Annotated[str, typer.Option(help="Not sent. Default: `label`, or the only text column.")] = "",
+    label_column: Annotated[
+        str,
+        typer.Option("--label", "--label-column", help="Not sent. Default: `label`, or the only text column."),
+    ] = "",
     split: Annotated[str, typer.Option(help="Only recordings of this split, e.g. test.")] = "",
     rate: Annotated[float, typer.Option(min=0, help="Records a second over all streams. 0: see --speed.")] = 0.0,
     speed: Annotated[
@@ -62,10 +70,12 @@ def produce(
         flags.append(f"input.format={record_format}")
     settings = settings_from(config, flags, bootstrap_servers)
     columns = [name.strip() for name in feature_columns.split(",") if name.strip()]
-    recordings = of_split(read_csv(data, columns or settings.input.features, label_column), split)
+    recordings = of_split(read_recordings(data, columns or settings.input.features, label_column), split)
     names, width = settings.input.features, recordings[0].features.shape[1]
     if names and len(names) != width:
-        raise ConfigError(f"input.features names {len(names)} fields, {data} gives {width}", "set --feature-columns")
+        raise ConfigError(
+            f"input.features names {len(names)} fields, {data} gives {width}", "name as many with --features"
+        )
     plan = _Plan(Pace(rate, 0.0 if rate else RECORDED_SAMPLES_PER_SECOND * speed), loop)
     _produce(settings, recordings, plan, Controls(with_step, with_end, with_sequence_id))
 

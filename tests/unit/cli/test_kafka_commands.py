@@ -79,6 +79,20 @@ def test_produce_names_features_as_the_worker_expects_them(cli: Cli, at: list[st
     assert [each.value for each in records(at, 1)] == [b'{"y":9.0,"x":9.0}']
 
 
+def test_produce_sends_the_windows_of_an_npz_file_as_streams_of_their_own(
+    cli: Cli, at: list[str], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "data.npz", x=[[[0.5], [1.5]], [[2.5], [3.5]], [[4.5], [5.5]]], recording=["a", "b", "a"])
+    ended = cli("produce", "data.npz", "--speed", "0", *at)
+    assert "6 samples of 3 streams" in ended.err
+    sent = records(at, 6)
+    assert {key: [each.value for each in sent if each.key == key] for key in (b"a/1", b"a/2", b"b/1")} == {
+        b"a/1": [b'{"features":[0.5]}', b'{"features":[1.5]}'],
+        b"a/2": [b'{"features":[4.5]}', b'{"features":[5.5]}'],
+        b"b/1": [b'{"features":[2.5]}', b'{"features":[3.5]}'],
+    }
+
+
 def test_produce_with_a_wrong_number_of_columns_is_an_error(cli: Cli, at: list[str], tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text(CSV)
     ended = cli("produce", "data.csv", *at, "--feature-columns", "x", "--set", "input.features=x,y")
