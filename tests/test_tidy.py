@@ -38,7 +38,7 @@ IMPURE = {
     "uuid",
 }
 """Parts of the standard library that the core does without: clock, input and output, logs, threads, randomness."""
-LATE_IMPORTS = {"worker/model": {"keras", "tensorflow"}}
+LATE_IMPORTS = {"worker/model": {"keras", "tensorflow", "tf_keras"}}
 """What it may import inside functions only."""
 
 

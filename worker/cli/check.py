@@ -7,7 +7,8 @@ import re
 import subprocess
 import sys
 import tempfile
-import zipfile
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +22,11 @@ from worker.core.types import BoolArray, Float32Array
 from worker.errors import ConfigError, ModelNotStreamable
 from worker.model.contract import drawn_samples
 from worker.model.engines import stepper_for, verify_engine
-from worker.model.load import load_program
+from worker.model.files.reading import open_model_file
+from worker.model.load import check_timesteps, load_program
+from worker.model.npz import read_npz
 from worker.model.program import StepProgram
+from worker.model.training import KERAS_2, KERAS_3
 from worker.ports import Stepper
 
 SEQUENCES = 16
@@ -31,6 +35,8 @@ TIMESTEPS = 12
 KERAS_TOLERANCE = 1e-5
 """Of a probability. Keras computes in float32 itself, in an order that depends on the machine."""
 KERAS_SECONDS_MAX = 300
+NO_MODEL = "No model config found"
+"""What every Keras says of a file that holds only weights."""
 
 
 def register(app: typer.Typer) -> None:
@@ -64,6 +70,7 @@ def check(
     if mode not in ("step", "buffer"):
         raise ConfigError(f"--mode {mode}", "step or buffer")
     program = load_program(model, timesteps=timesteps, architecture=architecture, mode=mode)
+    check_timesteps(program, timesteps, model)
     samples = None if inputs is None else _read_inputs(inputs, program)
     _print_plan(console, program)
     stepper = stepper_for(program)
@@ -80,7 +87,9 @@ def check(
     what = "one step of one stream" if mode == "step" else "one run of the whole model for one stream"
     console.print(f"{what}, by streams per call: {costs}", soft_wrap=True)
     if keras:
-        _compare_with_keras(console, model, program, stepper)
+        with open_model_file(model, architecture) as file:
+            keras_major = file.keras_major
+        _compare_with_keras(console, model, program, stepper, keras_major)
     if samples is not None and outputs is not None:
         answers, exact = published(program, stepper, samples)
         with outputs.open("wb") as file:
@@ -143,12 +152,8 @@ def published(program: StepProgram, stepper: Stepper, samples: Float32Array) -> 
 
 
 def _read_inputs(path: Path, program: StepProgram) -> Float32Array:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            samples = np.asarray(archive["x"], np.float32)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path} is not an npz file with an array x", "np.savez(path, x=x)") from error
-    if samples.ndim != 3 or samples.shape[2] != program.features:
+    samples = read_npz(path).samples
+    if samples.shape[2] != program.features:
         raise ConfigError(
             f"{path}: x has the shape {samples.shape}", f"give (sequences, timesteps, {program.features})"
         )
@@ -159,14 +164,16 @@ def _read_inputs(path: Path, program: StepProgram) -> Float32Array:
     return samples
 
 
-def _compare_with_keras(console: Console, model: Path, program: StepProgram, stepper: Stepper) -> None:
+def _compare_with_keras(
+    console: Console, model: Path, program: StepProgram, stepper: Stepper, keras_major: int
+) -> None:
     """Print the largest difference from `model.predict`, or why Keras has none. Raises ModelNotStreamable."""
     timesteps = program.timesteps or TIMESTEPS
     samples = drawn_samples(program, SEQUENCES, timesteps, np.random.default_rng(2))
     for each in program.inputs:
         if each.is_static:  # Keras is given them once
             samples[:, :, each.columns] = samples[:, -1:, each.columns]
-    predictions = _predicted_by_keras(model, samples)
+    generation, predictions = _predicted_by_generation(model, samples, keras_major)
     if isinstance(predictions, str):
         console.print(f"not compared with Keras: {predictions}", soft_wrap=True)
         return
@@ -177,22 +184,39 @@ def _compare_with_keras(console: Console, model: Path, program: StepProgram, ste
     difference = float(np.abs((found - wanted) / np.maximum(1, np.abs(wanted))).max())
     per_step = " at every step" if predicted[:-1].any() else ""
     console.print(
-        f"largest difference from Keras' model.predict{per_step}, {SEQUENCES} sequences: {difference:.1e}",
+        f"largest difference from {generation}'s model.predict{per_step}, {SEQUENCES} sequences: {difference:.1e}",
         soft_wrap=True,
     )
     if not difference <= KERAS_TOLERANCE:
         raise ModelNotStreamable(
-            f"{model} differs from Keras by {difference:.1e}, {KERAS_TOLERANCE:.0e} are allowed",
+            f"{model} differs from {generation} by {difference:.1e}, {KERAS_TOLERANCE:.0e} are allowed",
             "do not serve it; report this output and the model's configuration",
         )
 
 
-def _predicted_by_keras(model: Path, samples: Float32Array) -> Float32Array | str:
+def _predicted_by_generation(model: Path, samples: Float32Array, keras_major: int) -> tuple[str, Float32Array | str]:
+    """Which Keras, and its predictions (N, T, K) or one line on why there are none: that which wrote the file first."""
+    reason = ""
+    if is_older := keras_major < 3 and find_spec(KERAS_2) is not None:
+        predictions = _predicted_by_keras(model, samples, KERAS_2)
+        if not isinstance(predictions, str):
+            return "Keras 2", predictions
+        reason = f"Keras 2: {predictions}"
+    predictions = _predicted_by_keras(model, samples, KERAS_3)
+    if isinstance(predictions, str):
+        if keras_major < 3 and not is_older and NO_MODEL not in predictions:
+            found = f"Keras {version(KERAS_3)} cannot load the file ({predictions})"
+            return "", f"{found}; pip install tf-keras compares it with Keras 2"
+        return "", reason or predictions
+    return "Keras 3", predictions
+
+
+def _predicted_by_keras(model: Path, samples: Float32Array, package: str) -> Float32Array | str:
     """Keras' predictions (N, T, K), or one line on why it has none; in a process that takes TensorFlow away again."""
     with tempfile.TemporaryDirectory() as folder:
         given, answered = Path(folder, "samples.npy"), Path(folder, "predictions.npy")
         np.save(given, samples)
-        command = [sys.executable, "-m", "worker.model.training", str(model), str(given), str(answered)]
+        command = [sys.executable, "-m", "worker.model.training", str(model), str(given), str(answered), package]
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         try:
             done = subprocess.run(
@@ -208,5 +232,8 @@ def _predicted_by_keras(model: Path, samples: Float32Array) -> Float32Array | st
 def _raised(written: str) -> str:
     """The error of the last traceback, its first line; nothing where there is none."""
     _, found, traceback = written.rpartition("Traceback (most recent call last):\n")
-    lines = (line for line in traceback.splitlines() if found and line[:1].strip())
-    return re.sub(r"^worker\.errors\.\w+: ", "", next(lines, ""))[:300]
+    lines = [line for line in traceback.splitlines() if found and line.strip()]
+    error = next((line for line in lines if line[:1].strip()), "")
+    if error.endswith("in user code:"):  # TensorFlow puts the traceback of what it traced before the error
+        error = lines[-1].strip()
+    return re.sub(r"^worker\.errors\.\w+: ", "", error)[:300]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from worker.errors import ModelNotStreamable, printable
+from worker.errors import ConfigError, ModelNotStreamable, printable
 from worker.model.buffered import load_buffered
 from worker.model.compile import compile_model
 from worker.model.files.reading import open_model_file
@@ -33,3 +33,9 @@ def load_program(
             # Weights without their model cannot be run by Keras.
             hint = error.hint if architecture is None else error.hint.removesuffix(OR_BUFFER)
             raise ModelNotStreamable(message, hint) from error
+
+
+def check_timesteps(program: StepProgram, timesteps: int | None, path: str | Path) -> None:
+    """Raises ConfigError where the user gave other timesteps than those that the program's file fixes."""
+    if timesteps is not None and timesteps != program.timesteps:
+        raise ConfigError(f"--timesteps {timesteps}: {path} fixes {program.timesteps}", "leave --timesteps out")

@@ -1,6 +1,7 @@
-"""The reference architecture, its training, and Keras' own predictions; only this file and buffered.py use Keras.
+"""The reference architecture, its training, and Keras' own predictions.
 
-`python -m worker.model.training MODEL SAMPLES.npy PREDICTIONS.npy` predicts in a process of its own.
+Only this file, keras_2.py and buffered.py use Keras.
+`python -m worker.model.training MODEL SAMPLES.npy PREDICTIONS.npy [keras | tf_keras]` predicts in a process of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from worker.core.types import Float32Array
 from worker.model.inputs import ModelInput, inputs_of, split
+from worker.model.keras_2 import load_by_keras_2
 from worker.model.tensorflow_log import start_notes_left_out
 
 
@@ -59,23 +61,31 @@ def train_reference(
     model.save(path)
 
 
-def predict(path: Path, features: Float32Array) -> Float32Array:
+KERAS_2, KERAS_3 = "tf_keras", "keras"
+"""The packages by which `predict` loads a file."""
+
+
+def predict(path: Path, features: Float32Array, package: str = KERAS_3) -> Float32Array:
     """`model.predict` of whole sequences (N, T, F) → (N, T, K), by Keras itself; several inputs are split as samples
     are, several outputs follow one another.
 
     One output per sequence is step T's; of one per step the last is step T's, the one before it that of step T - 1, and
     so on. NaN where Keras has no output. Imports TensorFlow.
     """
-    with start_notes_left_out():
-        import keras
-
-    model = keras.models.load_model(path, compile=False)
+    model = load_by_keras_2(path) if package == KERAS_2 else _load_by_keras_3(path)
     inputs, _ = keras_model_inputs(path, model)
     found = model.predict(keras_inputs(model, split(features, inputs)), verbose=0)
     if isinstance(found, dict):
         found = [found[key] for key in sorted(found)]
     outputs = found if isinstance(found, list | tuple) else [found]
     return np.concatenate([by_step(np.asarray(each, np.float32), features.shape[1]) for each in outputs], axis=-1)
+
+
+def _load_by_keras_3(path: Path) -> Any:
+    with start_notes_left_out():
+        import keras
+
+    return keras.models.load_model(path, compile=False)
 
 
 def by_step(output: Float32Array, timesteps: int) -> Float32Array:
@@ -101,9 +111,11 @@ def _takers(model: Any, number: int) -> Iterator[Any]:
     """The layers that take a model's input, also those of models in it; not what makes a mask of it."""
     functional = getattr(model, "_functional", None) or model  # what a Sequential model is inside
     given = functional.inputs[number]
-    for operation in functional.operations:
+    # Keras 2 calls the two `layers` and `keras_inputs`; its `input_tensors` are an input layer's own.
+    for operation in getattr(functional, "operations", functional.layers):
         for node in operation._inbound_nodes:
-            for at, tensor in enumerate(node.input_tensors):
+            tensors = node.keras_inputs if hasattr(node, "keras_inputs") else node.input_tensors
+            for at, tensor in enumerate(tensors):
                 if tensor is given and hasattr(operation, "inputs"):
                     yield from _takers(operation, at)
                 elif tensor is given and type(operation).__name__ != "NotEqual":
@@ -118,4 +130,4 @@ def keras_inputs(model: Any, parts: Sequence[Any]) -> Any:
 
 
 if __name__ == "__main__":
-    np.save(sys.argv[3], predict(Path(sys.argv[1]), np.load(sys.argv[2])))
+    np.save(sys.argv[3], predict(Path(sys.argv[1]), np.load(sys.argv[2]), *sys.argv[4:]))

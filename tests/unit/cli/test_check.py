@@ -72,7 +72,13 @@ def test_a_model_that_is_exact_at_every_step_publishes_at_every_step(cli, tmp_pa
 
 @pytest.mark.parametrize(
     ("arrays", "said"),
-    [({"y": np.zeros((1, 6, 3))}, "an array x"), ({"x": np.zeros((1, 6, 4))}, "(sequences, timesteps, 3)")],
+    [
+        ({"y": np.zeros((1, 6, 3))}, "an array x"),
+        ({"x": np.zeros((1, 6, 4))}, "(sequences, timesteps, 3)"),
+        ({"x": np.zeros((0, 6, 3))}, "x has no sequences"),
+        ({"x": np.zeros((1, 0, 3))}, "x has no timesteps"),
+        ({"x": np.full((1, 6, 3), np.nan)}, "x[0, 0, 0] is nan"),
+    ],
 )
 def test_inputs_of_another_form_are_refused_in_one_line(cli, tmp_path, arrays, said):
     np.savez(tmp_path / "x.npz", **arrays)
@@ -85,6 +91,20 @@ def test_inputs_of_another_form_are_refused_in_one_line(cli, tmp_path, arrays, s
     assert ended.code == 2
     assert said in ended.err
     assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["lstm_flatten", "noise_and_identity_any_length"])
+def test_timesteps_are_for_files_that_do_not_fix_them(cli, name):
+    model = str(GOLDENS / f"{name}.keras")
+
+    assert cli("check", model, "--no-keras", "--timesteps", "6").code == 0
+    ended = cli("check", model, "--no-keras", "--timesteps", "5")
+
+    if name == "lstm_flatten":
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert f"--timesteps 5: {model} fixes 6: leave --timesteps out" in ended.err
+    else:
+        assert "input: 5 timesteps" in ended.out
 
 
 def test_inputs_without_outputs_are_refused(cli):
@@ -110,18 +130,18 @@ def test_check_says_which_features_are_of_which_input_and_gives_keras_the_same(c
 
     assert ended.code == 0, ended.err
     assert all(line in ended.out for line in lines), ended.out
-    assert "largest difference from Keras' model.predict" in ended.out
+    assert "largest difference from Keras 3's model.predict" in ended.out
 
 
 def test_check_refuses_a_model_that_differs_from_keras(cli, monkeypatch):
     monkeypatch.setattr(
-        check, "_predicted_by_keras", lambda _model, samples: np.full((*samples.shape[:2], 1), 0.5, "f4")
+        check, "_predicted_by_keras", lambda _model, samples, _package: np.full((*samples.shape[:2], 1), 0.5, "f4")
     )
 
     ended = cli("check", str(GOLDENS / "lstm_flatten.keras"))
 
     assert ended.code == 2
-    assert "differs from Keras" in ended.err
+    assert "differs from Keras 3" in ended.err
 
 
 def test_check_says_in_one_line_why_keras_has_no_predictions(cli, monkeypatch):
@@ -139,6 +159,10 @@ def test_check_says_in_one_line_why_keras_has_no_predictions(cli, monkeypatch):
         ("ValueError: no\nInputs have the shape (1, 2).", "ValueError: no"),
         ("worker.errors.ModelNotStreamable: m.keras takes 9 features: 4 are allowed", "m.keras takes 9 features: 4"),
         ("KeyboardInterrupt", "KeyboardInterrupt"),
+        (
+            'ValueError: in user code:\n\n    File "m.py", line 1\n        f()\n\n    ValueError: 2 rows',
+            "ValueError: 2 rows",
+        ),
     ],
 )
 def test_check_says_with_which_error_keras_ended(cli, monkeypatch, tmp_path, error, told):
@@ -154,11 +178,57 @@ def test_check_says_with_which_error_keras_ended(cli, monkeypatch, tmp_path, err
     assert f"not compared with Keras: {told}" in ended.out
 
 
+@pytest.mark.parametrize("name", ["keras224_lstm.h5", "tf_keras221_masked.h5", "tf215_functional.keras"])
+def test_a_file_of_keras_2_is_compared_with_keras_2(cli, name):
+    ended = cli("check", str(GOLDENS / "generations" / name))
+
+    assert ended.code == 0, ended.err
+    assert "largest difference from Keras 2's model.predict" in ended.out
+
+
+def test_without_keras_2_its_files_are_compared_with_keras_3_or_it_says_what_to_install(cli, monkeypatch):
+    monkeypatch.setattr(check, "find_spec", lambda _package: None)
+    answers = {"keras222_lstm.h5": "TypeError: pop expected at most 1 argument, got 2"}
+    keras = check.version("keras")
+
+    def predicted(model, samples, package):
+        assert package == "keras"
+        return answers.get(model.name, np.full((*samples.shape[:2], 1), np.nan, np.float32))
+
+    monkeypatch.setattr(check, "_predicted_by_keras", predicted)
+    cannot = cli("check", str(GOLDENS / "generations" / "keras222_lstm.h5"))
+    differs = cli("check", str(GOLDENS / "generations" / "tf215_lstm.h5"))
+
+    assert (
+        f"not compared with Keras: Keras {keras} cannot load the file ({answers['keras222_lstm.h5']}); "
+        "pip install tf-keras compares it with Keras 2"
+    ) in cannot.out
+    assert "differs from Keras 3" in differs.err
+
+
+def test_a_file_that_keras_2_cannot_predict_is_compared_with_keras_3(cli, monkeypatch):
+    found = {"tf_keras": "ValueError: not mine", "keras": "ValueError: nor mine"}
+    monkeypatch.setattr(check, "_predicted_by_keras", lambda _model, _samples, package: found[package])
+    model = str(GOLDENS / "generations" / "tf215_lstm.h5")
+
+    assert "not compared with Keras: Keras 2: ValueError: not mine\n" in cli("check", model).out
+    found["keras"] = np.full((16, 5, 1), np.nan, np.float32)
+    assert "differs from Keras 3" in cli("check", model).err
+
+
+def test_a_file_of_weights_is_not_said_to_need_keras_2(cli, monkeypatch):
+    monkeypatch.setattr(check, "find_spec", lambda _package: None)
+    ended = cli("check", str(GOLDENS / "generations" / "keras222_gru_alone.h5"))
+
+    assert "not compared with Keras: ValueError: No model config found" in ended.out
+    assert "tf-keras" not in ended.out
+
+
 @pytest.mark.parametrize(("wrong_at", "code"), [(None, 0), (3, 2)])
 def test_of_one_output_per_step_every_step_is_compared_with_keras(cli, monkeypatch, wrong_at, code):
     program = load_program(GOLDENS / "graphs" / "one_per_step.keras")
 
-    def predicted(_model, samples):
+    def predicted(_model, samples, _package):
         found = check.published(program, stepper_for(program), samples)[0]
         if wrong_at is not None:
             found[0, wrong_at] += 0.1
