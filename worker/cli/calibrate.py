@@ -25,7 +25,7 @@ from worker.model.calibration_fit import (
     partial_logits,
 )
 from worker.model.datasets import Recording, Sequences, is_class, is_positive, of_split, read_recordings, sequences_of
-from worker.model.load import load_program
+from worker.model.load import check_timesteps, load_program
 
 TOPIC = "topic:"
 """Before the name of an input topic, in place of a file."""
@@ -68,6 +68,7 @@ def calibrate(
     """
     console = Console(markup=False)
     program = load_program(model, timesteps=timesteps)
+    check_timesteps(program, timesteps, model)
     length = check_calibratable(program, str(model))
     destination = output or side_car_path(model)
     if save:
@@ -137,7 +138,8 @@ def complete_sequences(program: Program, recordings: Sequence[Recording], timest
     found = recordings[0].features.shape[1]
     if found != program.features:
         raise ConfigError(
-            f"the data have {found} feature columns, the model takes {program.features}", "name them with --features"
+            f"the data have {found} features, the model takes {program.features}",
+            "name the columns of a CSV with --features, or give the model's data",
         )
     sequences = sequences_of(recordings, timesteps)
     if not len(sequences):

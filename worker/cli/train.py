@@ -26,7 +26,7 @@ from worker.model.calibration_fit import (
     folds_of_groups,
     partial_logits,
 )
-from worker.model.datasets import Recording, Sequences, is_positive, of_split, read_csv, sequences_of
+from worker.model.datasets import Recording, Sequences, is_positive, of_split, read_recordings, sequences_of
 from worker.model.load import load_program
 from worker.model.program import StepProgram
 from worker.model.training import train_reference
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="CSV: recording, label and features; optional split, step.")],
+    data: Annotated[Path, typer.Option(help="CSV (recording, label, features; split, step) or npz (x, y).")],
     output: Annotated[Path, typer.Option(help="The model to write, .keras; its calibration goes beside it.")],
     positive: Annotated[str, typer.Option(help="The label that means 1; all others mean 0.")] = "1",
     label: Annotated[str, typer.Option(help="The label's column. Default: `label`, or the only text column.")] = "",
@@ -60,7 +60,7 @@ def train(
         raise ConfigError(f"{output} does not end in .keras", "name the model so, Keras asks for it")
     if not output.parent.is_dir():
         raise ConfigError(f"{output.parent} is no directory", "create it first")
-    recordings = read_csv(data, [name.strip() for name in features.split(",") if name.strip()], label)
+    recordings = read_recordings(data, [name.strip() for name in features.split(",") if name.strip()], label)
     split_given = any(recording.split for recording in recordings)
     train_recordings = of_split(recordings, "train") if split_given else recordings
     length = timesteps or _common_length(train_recordings)

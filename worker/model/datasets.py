@@ -67,7 +67,11 @@ def read_recordings(path: Path, features: Sequence[str] = (), label: str = "") -
 
     `features` and `label` name columns of a CSV file. Raises ConfigError.
     """
-    return _of_npz(path) if path.suffix == ".npz" else read_csv(path, features, label)
+    if path.suffix != ".npz":
+        return read_csv(path, features, label)
+    if features or label:
+        raise ConfigError(f"{path} has no columns that --features or --label could name", "leave them out")
+    return _of_npz(path)
 
 
 def _of_npz(path: Path) -> list[Recording]:

@@ -118,6 +118,8 @@ def test_classes_are_scored_together_against_the_last_step_or_against_labels(cli
         (["--classes", "run,walk"], "--classes names 2, the model ends in softmax of 3"),
         (["--classes", "run,walk,lie"], "label 'sit' is none of the classes run, walk, lie"),
         (["--split", "test"], "no recordings of split 'test'"),
+        (["--features", "x,y,z"], "has no columns that --features or --label could name"),
+        (["--timesteps", "5"], "fixes 6: leave --timesteps out"),
     ],
 )
 def test_labels_and_splits_that_do_not_fit_are_refused(cli, tmp_path, options, reason):
