@@ -78,7 +78,7 @@ def test_calibrate_writes_a_side_car_for_the_model_and_prints_scores(tmp_path: P
     ("arguments", "complaint"),
     [
         (["--split", "nope"], "no recordings of split 'nope'"),
-        (["--features", "x,y"], "2 feature columns, the model takes 3"),
+        (["--features", "x,y"], "2 features, the model takes 3"),
         (["--positive", "tennis"], "'tennis' does not tell"),
         (["--output", "/nowhere/side-car.json"], "cannot be written"),
     ],
