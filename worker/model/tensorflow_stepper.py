@@ -51,9 +51,9 @@ class TensorFlowStepper:
     def hold_states(self) -> None:
         """Let states stay from now on, and compile for every number of rows, so that no batch waits for it."""
         self.states_stay = True
-        samples, each_once = self._rows[-1], np.arange(len(self._rows) + 1)
-        nothing = (np.zeros((samples, self.features), np.float32), np.zeros(samples, np.int32))
-        self._call(*self._padded(np.full(samples, UNUSED), *nothing, np.zeros(samples, np.int64), each_once))
+        nothing = (np.empty((0, self.features), np.float32), np.empty(0, np.int32))
+        sizes, each_once = np.zeros(len(self._rows), np.int64), np.arange(len(self._rows) + 1)
+        self._called(np.full(self._rows[-1], UNUSED), *nothing, sizes, each_once)
 
     def step_batch(
         self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array
@@ -71,7 +71,7 @@ class TensorFlowStepper:
         sizes = np.array([len(wave) for wave in cut])
         first_waves = np.append(np.searchsorted(-sizes, -np.array(self._rows[::-1])), len(sizes))
         order = np.concatenate(cut)
-        answers = self._call(*self._padded(distinct + 1, features[order], steps[order], sizes, first_waves)).numpy()
+        answers = self._called(distinct + 1, features[order], steps[order], sizes, first_waves)
         logits = np.empty((len(slots), self.outputs), np.float32)
         logits[order] = answers[: len(order)]
         if not self.states_stay:
@@ -104,28 +104,20 @@ class TensorFlowStepper:
             self._states.scatter_update(tf.IndexedSlices(tf.constant(states[fresh]), tf.constant(fresh + 1)))
             self._held[fresh] = True
 
-    def _padded(
+    def _called(
         self, places: Int64Array, x: Float32Array, steps: Int32Array, sizes: Int64Array, first_waves: Int64Array
-    ) -> tuple[Int64Array, Float32Array, Int32Array, Int32Array, Int32Array, Int32Array]:
-        """Arguments of the call for samples that lie wave after wave."""
-        samples, length = self._rows[-1], _padded_length(self._rows)
-        offsets = np.zeros(samples, np.int32)
-        offsets[1 : len(sizes)] = np.cumsum(sizes)[:-1]
-        return (
-            _filled(places, (samples,)),
-            _filled(x, (length, self.features)),
-            _filled(steps, (length,)),
-            _filled(sizes.astype(np.int32), (samples,)),
-            offsets,
-            first_waves.astype(np.int32),
-        )
-
-
-def _filled(values: Any, shape: tuple[int, ...]) -> Any:
-    """With zeros behind; 0 is UNUSED, no step and no size."""
-    padded = np.zeros(shape, values.dtype)
-    padded[: len(values)] = values
-    return padded
+    ) -> Float32Array:
+        """The call's logits (M, K) of samples that lie wave after wave; see `_traced`."""
+        length = _padded_length(self._rows)
+        samples = np.zeros((length, self.features), np.float32)
+        samples[: len(x)] = x
+        # Two arguments instead of six: each costs 40 µs a call.
+        numbers = np.zeros((5, length), np.int32)
+        lines: list[Int64Array | Int32Array] = [places, steps, sizes, np.cumsum(sizes) - sizes, first_waves]
+        for line, values in zip(numbers, lines, strict=True):
+            line[: len(values)] = values
+        found: Float32Array = self._call(self._tf.constant(samples), self._tf.constant(numbers)).numpy()
+        return found
 
 
 def _rows_for(program: StepProgram) -> tuple[int, ...]:
@@ -139,22 +131,20 @@ def _padded_length(rows: tuple[int, ...]) -> int:
 
 
 def _traced(tf: Any, program: StepProgram, states: Any, rows: tuple[int, ...]) -> Any:
-    """places (N,), x (M, F), steps (M,), sizes (N,), offsets (N,), first_waves (len(rows) + 1,) → logits (M, K).
+    """x (M, F) float32, numbers (5, M) int32 → logits (M, K). Zeros behind what is used.
 
-    Wave k steps the states at the first sizes[k] places by the samples from offsets[k] on. first_waves has the first
-    wave of each number of rows, widest first, and the number of waves.
+    The numbers are places, steps, sizes, offsets and first_waves. Wave k steps the states at the first sizes[k] places
+    by the samples from offsets[k] on. first_waves has the first wave of each number of rows, widest first, and the
+    number of waves.
     """
     namespace = TensorFlowNamespace(tf)
     length = _padded_length(rows)
-    whole, number = tf.TensorSpec([rows[-1]], tf.int32), tf.TensorSpec([], tf.int32)
-    x_and_steps = (tf.TensorSpec([length, program.features]), tf.TensorSpec([length], tf.int32))
-    state_and_answers = (tf.TensorSpec([None, program.state_size]), tf.TensorSpec([length, program.outputs]))
+    line, number = tf.TensorSpec([length], tf.int32), tf.TensorSpec([], tf.int32)
+    x_spec, answers_spec = tf.TensorSpec([length, program.features]), tf.TensorSpec([length, program.outputs])
+    state_spec = tf.TensorSpec([None, program.state_size])
+    loop_specs = [state_spec, answers_spec, x_spec, line, line, line, number, number]
 
-    @tf.function(
-        jit_compile=True,
-        autograph=False,
-        input_signature=[*state_and_answers, *x_and_steps, whole, whole, number, number],
-    )
+    @tf.function(jit_compile=True, autograph=False, input_signature=loop_specs)
     def loop(state: Any, answers: Any, x: Any, steps: Any, sizes: Any, offsets: Any, first: Any, last: Any) -> Any:
         row = tf.range(tf.shape(state)[0])
 
@@ -169,19 +159,11 @@ def _traced(tf: Any, program: StepProgram, states: Any, rows: tuple[int, ...]) -
 
         return tf.while_loop(lambda k, *_: k < last, wave, (first, state, answers))[1:]
 
-    @tf.function(
-        autograph=False,
-        input_signature=[
-            tf.TensorSpec([rows[-1]], tf.int64),
-            *x_and_steps,
-            whole,
-            whole,
-            tf.TensorSpec([len(rows) + 1], tf.int32),
-        ],
-    )
-    def call(places: Any, x: Any, steps: Any, sizes: Any, offsets: Any, first_waves: Any) -> Any:
+    @tf.function(autograph=False, input_signature=[x_spec, tf.TensorSpec([5, length], tf.int32)])
+    def call(x: Any, numbers: Any) -> Any:
+        places, steps, sizes, offsets, first_waves = tf.unstack(numbers)
         answers = tf.zeros([length, program.outputs])
-        bounds = tf.unstack(first_waves)
+        bounds = tf.unstack(first_waves[: len(rows) + 1])
         for count, first, last in zip(reversed(rows), bounds[:-1], bounds[1:], strict=True):
 
             def step_these(count: int = count, first: Any = first, last: Any = last, answers: Any = answers) -> Any:
@@ -193,4 +175,5 @@ def _traced(tf: Any, program: StepProgram, states: Any, rows: tuple[int, ...]) -
             answers = tf.cond(first < last, step_these, lambda answers=answers: answers)
         return answers
 
-    return call
+    # Called as it is, a function looks its arguments up anew: 170 µs a call.
+    return call.get_concrete_function()
