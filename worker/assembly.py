@@ -209,7 +209,7 @@ def _processor(parts: _Parts) -> Processor:
             settings.output.change_threshold,
             settings.output.change_hysteresis,
             frozenset(settings.output.copy_headers),
-            decide_at(settings, parts.models[0]),
+            decide_at(settings, parts.models),
         ),
         clock=parts.clock,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from worker.model.engines import operations_of, stepper_for, verify_engine
 from worker.model.load import load_program
 from worker.model.program import StepProgram
 from worker.model.readout import Readout
-from worker.model.tensorflow_stepper import ROWS, TensorFlowStepper
+from worker.model.tensorflow_stepper import TensorFlowStepper
 from worker.ports import Stepper
 
 log = logging.getLogger(__name__)
@@ -104,40 +105,49 @@ def states_on_device(models: Sequence[ServedModel]) -> list[HoldsStates]:
     holders: list[HoldsStates] = []
     for model in models:
         if isinstance(model.stepper, TensorFlowStepper):
-            log.info("compiling for waves of %d to %d streams", ROWS[0], ROWS[-1])
+            log.info("compiling for waves of %d to %d streams", model.stepper.rows[0], model.stepper.rows[-1])
             model.stepper.hold_states()
             holders.append(model.stepper)
     return holders
 
 
-def decide_at(settings: Settings, model: ServedModel) -> float:
-    """The probability that decides a sequence early, 0 for none.
+def decide_at(settings: Settings, models: Sequence[ServedModel]) -> tuple[float, ...]:
+    """The probability that decides a sequence early, of each model's sequences; empty for no early decisions.
 
-    Raises ConfigError for a model whose numbers cannot keep the promise.
+    The first model is the served one: raises ConfigError where its numbers cannot keep the promise. A previous model
+    that cannot decides at its last step only.
     """
-    decide, program = settings.decide, model.program
+    decide, program = settings.decide, models[0].program
     if not decide.threshold and not decide.max_error:
-        return 0.0
+        return ()
     if program.outputs > 1 and program.activation != "softmax":
         raise ConfigError("decide: the model has several outputs that are not classes", "leave decide off")
     if decide.threshold:
-        return decide.threshold
+        return (decide.threshold,) * len(models)
+    thresholds = [_promised(model, decide.max_error) for model in models]
+    if thresholds[0] is None:
+        raise _not_promised(models[0], decide.max_error)
+    log.info("sequences are decided early from a probability of %.6g on", thresholds[0])
+    return tuple(math.inf if threshold is None else threshold for threshold in thresholds)
+
+
+def _promised(model: ServedModel, max_error: float) -> float | None:
     calibration = model.readout.calibration
+    return None if calibration is None else promised_threshold(calibration.decisions, max_error)
+
+
+def _not_promised(model: ServedModel, max_error: float) -> ConfigError:
+    calibration, instead = model.readout.calibration, "set decide.threshold, which promises nothing"
     if calibration is None:
-        raise ConfigError(
-            "decide.max_error: the model has no calibration, so its early numbers promise nothing about its last step",
-            "make one with `lstm-worker calibrate MODEL DATA.csv`, or set decide.threshold",
-        )
-    threshold = promised_threshold(calibration.decided_early, calibration.taken_back, decide.max_error)
-    if threshold is None:
-        least = smallest_promise(calibration.decided_early, calibration.taken_back)
-        raise ConfigError(
-            f"decide.max_error = {decide.max_error}: the {calibration.sequences} sequences of the calibration cannot "
-            f"promise less than {least}",
-            "take that, or calibrate on more sequences",
-        )
-    log.info("sequences are decided early from a probability of %.6g on", threshold)
-    return threshold
+        why = "the model has no calibration, so its early numbers promise nothing about its last step"
+        made = "" if model.program.one_output_per_step else "make one with `lstm-worker calibrate MODEL DATA.csv`, or "
+        return ConfigError(f"decide.max_error: {why}", made + instead)
+    least = smallest_promise(calibration.decisions)
+    possible = "no error" if least is None else f"less than {least}"
+    return ConfigError(
+        f"decide.max_error = {max_error}: the calibration ({calibration.method}) cannot promise {possible}",
+        f"calibrate on more recordings, or {instead}",
+    )
 
 
 def refuse_unavailable(settings: Settings) -> None:

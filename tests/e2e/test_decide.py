@@ -31,7 +31,7 @@ def test_each_sequence_is_decided_once_at_its_first_sure_step(job):
         outputs[output["sequence"]].append(output)
     assert len(outputs) == STREAMS
     for sequence in outputs.values():
-        sure = [max(each["probability"], 1 - each["probability"]) >= 0.9 for each in sequence]
+        sure = [max(each["probability"], 1 - each["probability"]) >= 0.95 for each in sequence]
         decided = [each["decision"] for each in sequence]
         first = sure.index(True)
         assert decided == [None] * first + [int(sequence[first]["probability"] >= 0.5)] + [None] * (99 - first)

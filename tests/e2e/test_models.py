@@ -83,11 +83,18 @@ def test_a_calibrated_model_publishes_forecasts_in_place_of_its_own_numbers_unti
     calibration.save(side_car)
     one = job()
     one.sections["model"] = {"path": str(path), "calibration": str(side_car)}
+    one.sections["decide"] = {"threshold": 0.999}
     one.send([sample(*map(float, row)) for row in samples[0]])
+    one.send([sample(*map(float, row)) for row in samples[0][:2]], times=[7, 8])
+    one.send([b'{"end": true}'], times=[9])
     one.start()
-    one.wait_processed(6)
+    one.wait_processed(9)
     assert one.stop() == 0, one.errors()
     outputs = one.published()
+    closed = outputs.pop()
+    assert (closed["final"], closed["exact"], closed["decision"]) == (True, False, None), "step 6 was not reached"
+    assert closed["probability"] == outputs.pop()["probability"]
+    outputs.pop()
     forecasts = forecasts_of(calibration.table(), program.activation, logits[:1])[0, :, 0]
     wanted = [*forecasts, program.outputs_of(logits[0, -1:])[0, 0]]
     np.testing.assert_allclose([output["probability"] for output in outputs], wanted, atol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def calibrated_prefix(tmp_path):
     program = load_program(path)
     samples = np.random.default_rng(1).standard_normal((50, 6, 3)).astype(np.float32)
     calibration = fit_calibration(program, partial_logits(program, samples), "test")
-    none_taken_back = {"decided_early": np.full(len(ERRORS), 50), "taken_back": np.zeros(len(ERRORS), int)}
+    none_taken_back = {"decided_early": np.full(len(ERRORS), 50), "taken_back": np.zeros(len(ERRORS))}
     replace(calibration, **none_taken_back).save(side_car)
     return {"path": str(path), "calibration": str(side_car)}
 
@@ -48,15 +49,30 @@ def calibrated_prefix(tmp_path):
 def test_early_decisions_of_a_model_with_numbers_of_its_own_are_promised_by_a_calibration_only(calibrated_prefix):
     decide = {"max_error": 0.1}
     settings = Settings(model=calibrated_prefix, decide=decide)
-    assert decide_at(settings, load_model(settings)) == 0.9
+    assert decide_at(settings, [load_model(settings)]) == (0.9,)
     settings = Settings(model=calibrated_prefix, decide={"max_error": 0.01})
-    with pytest.raises(ConfigError, match=r"the 50 sequences of the calibration cannot promise less than 0\.02: take"):
-        decide_at(settings, load_model(settings))
+    with pytest.raises(ConfigError, match=r"calibration \(test\) cannot promise less than 0\.066: calibrate"):
+        decide_at(settings, [load_model(settings)])
     settings = Settings(model={"path": calibrated_prefix["path"]}, decide=decide)
     with pytest.raises(ConfigError, match=r"no calibration.*set decide.threshold"):
-        decide_at(settings, load_model(settings))
+        decide_at(settings, [load_model(settings)])
 
 
 def test_a_calibration_forecasts_one_step_and_no_other_length_is_served_with_it(calibrated_prefix):
     with pytest.raises(ConfigError, match=r"sequence.length = 5: the calibration of .* forecasts step 6"):
         load_model(Settings(model=calibrated_prefix, sequence={"length": 5}))
+
+
+def test_a_previous_model_that_can_promise_nothing_decides_at_its_last_step_only(calibrated_prefix):
+    settings = Settings(model=calibrated_prefix, decide={"max_error": 0.1})
+    previous = load_model(Settings(model={"path": str(TESTS / "goldens" / "simple_rnn.keras")}))
+    assert decide_at(settings, [load_model(settings), previous]) == (0.9, math.inf)
+
+
+def test_models_that_calibrate_refuses_are_not_sent_there():
+    settings = Settings(
+        model={"path": str(TESTS / "goldens" / "graphs" / "one_per_step.keras")}, decide={"max_error": 0.1}
+    )
+    with pytest.raises(ConfigError, match=r"set decide.threshold") as refused:
+        decide_at(settings, [load_model(settings)])
+    assert "lstm-worker calibrate" not in str(refused.value)

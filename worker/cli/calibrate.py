@@ -20,7 +20,7 @@ from worker.model.calibration import Program, check_replaceable, side_car_path
 from worker.model.calibration_fit import (
     check_calibratable,
     check_logits,
-    cross_fitted_forecasts,
+    cross_fitted,
     fit_calibration,
     partial_logits,
 )
@@ -43,7 +43,7 @@ def calibrate(
         typer.Argument(help="CSV (recording, features; split, step, label), npz (x, y), or topic:INPUT."),
     ],
     split: Annotated[
-        str | None, typer.Option(help="Which split of the data. Default: train, where they have splits.")
+        str | None, typer.Option(help="Which split of the data. Default: test, where they have splits.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="The side-car. Default: beside the model.")] = None,
     save: Annotated[bool, typer.Option(help="Write the side-car, which `run` serves with; or only score.")] = True,
@@ -79,18 +79,28 @@ def calibrate(
     else:
         recordings = read_recordings(Path(data), _listed(features), label)
         if split is not None or any(recording.split for recording in recordings):
-            recordings = of_split(recordings, "train" if split is None else split)
+            recordings = of_split(recordings, "test" if split is None else split)
         sequences = complete_sequences(program, recordings, length)
     labels = _labels(program, sequences, positive, _listed(classes))
     with progress(console, "stepping", len(sequences) * length) as advance:
         logits = partial_logits(program, sequences.features, advance)
     check_logits(logits)
     with progress(console, "fitting", len(sequences)) as advance:
-        forecasts = cross_fitted_forecasts(logits, program.activation, sequences.recordings, advance)
+        cross_fit = cross_fitted(logits, program.activation, sequences.recordings, advance)
     method = f"{len(set(sequences.recordings))} recordings of {Path(data).name}"
-    calibration = fit_calibration(program, logits, method, forecasts)
+    calibration = fit_calibration(program, logits, method, cross_fit)
     with progress(console, "scoring", SCORING_PARTS) as advance:
-        scores = scored(program, sequences, logits, labels, forecasts, with_platt=True, on_progress=advance)
+        scores = scored(
+            program,
+            sequences,
+            logits,
+            labels,
+            cross_fit.forecasts,
+            calibration.decisions,
+            by_recording=cross_fit.by_recording,
+            with_platt=True,
+            on_progress=advance,
+        )
     print_report(console, scores, sequences)
     if report is not None:
         for path in write_report(report, model, scores, sequences):
@@ -99,6 +109,8 @@ def calibrate(
         return
     calibration.save(destination)
     console.print(f"calibration {calibration.id} of {method}: written to {destination}", soft_wrap=True)
+    if load_program(model).timesteps is None:
+        console.print(f"`run` serves with it where sequence.length = {length}", soft_wrap=True)
     if program.exactness == "prefix":
         console.print(
             f"`run` publishes it before step {length} in place of the model's own numbers, with exact = false; "
@@ -115,20 +127,18 @@ def _labels(
     program: Program, sequences: Sequences, positive: str, classes: Sequence[str]
 ) -> npt.NDArray[np.bool_] | None:
     """Labels (N, K) to score against, None without options. Raises ConfigError where they do not fit the model."""
-    outputs = program.outputs
-    if positive and outputs > 1:
-        raise ConfigError(
-            f"--positive is for one output, the model has {outputs}",
-            "name the labels of a softmax's outputs by --classes",
-        )
+    outputs, is_softmax = program.outputs, program.activation == "softmax"
+    if not positive and not classes:
+        return None
+    if positive and (outputs > 1 or classes):
+        way_out = "name the labels of its outputs by --classes" if is_softmax else "score against its last step"
+        raise ConfigError(f"--positive is for a model of one output, without --classes; this has {outputs}", way_out)
     if positive:
         return is_positive(sequences.labels, positive)[:, None]
-    if not classes:
-        return None
-    if program.activation != "softmax" or len(classes) != outputs:
+    if not is_softmax or len(set(classes)) != outputs or len(classes) != outputs:
+        way_out = "name the label of each output in order" if is_softmax else "name the label of 1 by --positive"
         raise ConfigError(
-            f"--classes names {len(classes)}, the model ends in {program.activation} of {outputs}",
-            "name the label of each output of a softmax, in order",
+            f"--classes names {len(set(classes))}, the model ends in {program.activation} of {outputs}", way_out
         )
     return is_class(sequences.labels, classes)
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from worker.core.types import Float32Array
+from worker.core.types import Float32Array, Float64Array
 from worker.errors import ConfigError
-from worker.model.calibration import Float64Array
 from worker.model.calibration_scores import StepScores
 from worker.model.scores import BINS
 

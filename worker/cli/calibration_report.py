@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from worker.model.calibration_scores import (
     scores_by_step,
 )
 from worker.model.datasets import Sequences
-from worker.model.early_decisions import decision_scores, decisions_by_error, promised_threshold, smallest_promise
+from worker.model.early_decisions import DecisionCounts, decision_scores, promised_threshold, smallest_promise
 from worker.model.scores import counted_once, log_loss_score
 
 STEPS_SHOWN = (1, 5, 10, 25, 50, 75)
@@ -57,6 +58,10 @@ class Report:
     """The first step that says anything."""
     classes: bool
     """Whether the K are classes that exclude each other."""
+    decisions: DecisionCounts
+    """Of the calibration that is served."""
+    by_recording: bool
+    """Whether no sequence was forecast by what was fitted on others of its recording."""
 
 
 def scored(
@@ -65,7 +70,9 @@ def scored(
     logits: Float32Array,
     labels: npt.NDArray[np.bool_] | None,
     forecasts: Float32Array,
+    decisions: DecisionCounts,
     *,
+    by_recording: bool = True,
     with_platt: bool,
     on_progress: Callable[[float], None] | None = None,
 ) -> Report:
@@ -101,7 +108,7 @@ def scored(
     base = counted_once(log_loss_score(mean, targets, classes=classes), len(targets))
     against = f"the model at step {timesteps}" if labels is None else "labels"
     paths = published[:, first - 1 :].transpose(0, 2, 1).reshape(-1, timesteps - first + 1)
-    return Report(rows, published, targets, against, base, drift(paths), first, classes)
+    return Report(rows, published, targets, against, base, drift(paths), first, classes, decisions, by_recording)
 
 
 def _steps_shown(first: int, timesteps: int) -> list[int]:
@@ -112,12 +119,17 @@ def _steps_shown(first: int, timesteps: int) -> list[int]:
 def summary(report: Report, sequences: Sequences) -> str:
     """What the table shows, in a line."""
     recordings = len(set(sequences.recordings))
-    who = f"{len(sequences)} sequences of {recordings} recordings, none scored by what was fitted on it"
+    of_what = "one recording" if recordings == 1 else f"{recordings} recordings"
     how = "95 % intervals resample recordings"
     if recordings == 1:
-        who = f"{len(sequences)} sequences of one recording, scored by what was fitted on others of the same recording"
         how = "no intervals: they would resample recordings"
-    return f"{who}, against {report.against}; {how}; the base rate alone costs {report.base_rate:.3f}"
+    apart = "none scored by what was fitted on its recording"
+    if not report.by_recording:
+        apart = "scored by what was fitted on others of the same recording: too few remain without one"
+    return (
+        f"{len(sequences)} sequences of {of_what}, {apart}, against {report.against}; {how}; "
+        f"the base rate alone costs {report.base_rate:.3f}"
+    )
 
 
 def table_of(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -135,13 +147,13 @@ def table_of(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(estimate: Estimate) -> str:
-    if estimate.interval is None:
+    if estimate.interval is None or math.isnan(estimate.value):
         return _short(estimate.value)
     return f"{_short(estimate.value)} ({'-'.join(map(_short, estimate.interval))})"
 
 
 def _short(number: float) -> str:
-    return f"{number:.3f}".removeprefix("0")
+    return "-" if math.isnan(number) else f"{number:.3f}".removeprefix("0")
 
 
 def print_report(console: Console, report: Report, sequences: Sequences) -> None:
@@ -162,13 +174,13 @@ def decision_lines(report: Report) -> list[str]:
     """What early decisions would be, a line for each promise."""
     if report.published.shape[2] > 1 and not report.classes:
         return []
-    early, back = decisions_by_error(report.published)
     last, lines = report.published.shape[1], []
     for error in MAX_ERRORS:
-        threshold = promised_threshold(early, back, error)
+        threshold = promised_threshold(report.decisions, error)
         if threshold is None:
-            least = smallest_promise(early, back)
-            lines.append(f"decide.max_error = {error}: these sequences cannot promise less than {least}")
+            least = smallest_promise(report.decisions)
+            possible = "no error can be promised" if least is None else f"{least} can be promised"
+            lines.append(f"decide.max_error = {error}: refused, {possible}")
             continue
         each = decision_scores(report.published, report.targets, threshold)
         lines.append(

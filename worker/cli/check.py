@@ -92,8 +92,11 @@ def check(
         _compare_with_keras(console, model, program, stepper, keras_major)
     if samples is not None and outputs is not None:
         answers, exact = published(program, stepper, samples)
-        with outputs.open("wb") as file:
-            np.savez_compressed(file, outputs=answers, exact=exact)
+        try:
+            with outputs.open("wb") as file:
+                np.savez_compressed(file, outputs=answers, exact=exact)
+        except OSError as error:
+            raise ConfigError(f"--outputs {outputs} cannot be written: {error.strerror}", "name another") from error
         console.print(f"written: {outputs}", soft_wrap=True)
 
 

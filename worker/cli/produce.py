@@ -70,7 +70,9 @@ def produce(
         flags.append(f"input.format={record_format}")
     settings = settings_from(config, flags, bootstrap_servers)
     columns = [name.strip() for name in feature_columns.split(",") if name.strip()]
-    recordings = of_split(read_recordings(data, columns or settings.input.features, label_column), split)
+    if data.suffix != ".npz":
+        columns = columns or settings.input.features
+    recordings = of_split(read_recordings(data, columns, label_column), split)
     names, width = settings.input.features, recordings[0].features.shape[1]
     if names and len(names) != width:
         raise ConfigError(

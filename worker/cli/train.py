@@ -21,14 +21,13 @@ from worker.model.calibration import Calibration, forecasts_of, side_car_path
 from worker.model.calibration_fit import (
     FOLDS,
     SEQUENCES_MIN,
-    cross_fitted_forecasts,
+    cross_fitted,
     fit_calibration,
-    folds_of_groups,
+    folds_of,
     partial_logits,
 )
 from worker.model.datasets import Recording, Sequences, is_positive, of_split, read_recordings, sequences_of
 from worker.model.load import load_program
-from worker.model.program import StepProgram
 from worker.model.training import train_reference
 
 
@@ -66,6 +65,10 @@ def train(
     length = timesteps or _common_length(train_recordings)
     sequences = sequences_of(train_recordings, length)
     labels = is_positive(sequences.labels, positive)
+    test_recordings = [recording for recording in recordings if recording.split == "test"]
+    test_sequences = sequences_of(test_recordings, length)
+    if len(test_sequences):
+        is_positive(test_sequences.labels, positive)  # told before the training, not after it
     if len(sequences) < SEQUENCES_MIN:
         raise ConfigError(f"{len(sequences)} training sequences are too few", f"give at least {SEQUENCES_MIN}")
 
@@ -73,9 +76,8 @@ def train(
     calibration.save(side_car_path(output))
 
     console.print(f"accuracy on {len(sequences)} training sequences: {_accuracy(output, sequences, labels)}")
-    test_recordings = [recording for recording in recordings if recording.split == "test"]
-    if test_recordings:
-        _report_test(console, output, calibration, sequences_of(test_recordings, length), positive)
+    if len(test_sequences):
+        _report_test(console, output, calibration, test_sequences, positive)
     console.print(f"written: {output} and {side_car_path(output)} (calibration {calibration.id})", soft_wrap=True)
 
 
@@ -100,9 +102,10 @@ def _train(
         program = load_program(output)
         if not plan.cross_fit:
             logits = partial_logits(program, sequences.features)
-            return _fitted(program, logits, sequences, f"{count} training recordings of {plan.data_name}")
+            # Without what was left out: such forecasts are too sure, so no early decision is promised on them.
+            return fit_calibration(program, logits, f"{count} training recordings of {plan.data_name}")
         logits = np.empty((*sequences.features.shape[:2], program.outputs), np.float32)
-        folds = folds_of_groups(labels[:, None].astype(np.float32), sequences.recordings)
+        folds = folds_of(labels[:, None].astype(np.float32), sequences.recordings).of_sequence
         with tempfile.TemporaryDirectory() as directory:
             for fold in range(int(folds.max()) + 1):
                 path = Path(directory, f"without-{fold}.keras")
@@ -110,12 +113,7 @@ def _train(
                 _train_one(sequences.features[~left_out], labels[~left_out], path, plan, advance)
                 logits[left_out] = partial_logits(load_program(path), sequences.features[left_out])
     method = f"{count} training recordings of {plan.data_name}, each stepped by a model trained without it"
-    return _fitted(program, logits, sequences, method)
-
-
-def _fitted(program: StepProgram, logits: Float32Array, sequences: Sequences, method: str) -> Calibration:
-    forecasts = cross_fitted_forecasts(logits, program.activation, sequences.recordings)
-    return fit_calibration(program, logits, method, forecasts)
+    return fit_calibration(program, logits, method, cross_fitted(logits, program.activation, sequences.recordings))
 
 
 def _train_one(
@@ -145,11 +143,13 @@ def _accuracy(model: Path, sequences: Sequences, labels: npt.NDArray[np.bool_]) 
 
 def _report_test(console: Console, model: Path, calibration: Calibration, sequences: Sequences, positive: str) -> None:
     """Print accuracy and the scores before the last step on sequences that nothing was fitted on."""
-    if not len(sequences):
-        return
     labels = is_positive(sequences.labels, positive)
     console.print(f"accuracy on {len(sequences)} test sequences: {_accuracy(model, sequences, labels)}")
     program = load_program(model)
     logits = partial_logits(program, sequences.features)
     forecasts = forecasts_of(calibration.table(), program.activation, logits)
-    print_report(console, scored(program, sequences, logits, labels[:, None], forecasts, with_platt=False), sequences)
+    print_report(
+        console,
+        scored(program, sequences, logits, labels[:, None], forecasts, calibration.decisions, with_platt=False),
+        sequences,
+    )

@@ -1,7 +1,7 @@
 """The early decision: the first step at which a sequence's answer is sure enough, told once.
 
-With a calibrated probability p, the chance that the model's last step will say otherwise is 1 - p for the likelier
-answer: a threshold of 1 - e promises that at most a share e of the decisions is taken back by the model itself.
+With a calibrated probability p, the chance that the model's last step will say otherwise is about 1 - p for the
+likelier answer. `worker.model.early_decisions` finds the threshold that keeps a promised error.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ UNDECIDED = -1
 
 
 def decisions(
-    predictions: PredictionBatch, slots: Int64Array, decided_before: BoolArray, table: StreamTable, threshold: float
+    predictions: PredictionBatch,
+    slots: Int64Array,
+    decided_before: BoolArray,
+    table: StreamTable,
+    threshold: npt.NDArray[np.floating] | float,
 ) -> Int16Array:
     """The answer (M,) where a row decides its sequence: 1 or 0 of a single output, else the class; UNDECIDED elsewhere.
 
-    A row decides when its likelier answer has at least `threshold`, or when it is the model's own last word. Tainted
-    and closing rows never do. `decided_before` (M,): an earlier batch decided the row's sequence. Marks the table's
-    open sequences as decided.
+    A row decides when its likelier answer has at least `threshold`, one for all rows or (M,), or when it is the model's
+    own last word. Tainted and closing rows never do. `decided_before` (M,): an earlier batch decided the row's
+    sequence. Marks the table's open sequences as decided.
     """
     answers = np.full(len(predictions), UNDECIDED, np.int16)
     likelier, answer = _likelier(predictions.probabilities)

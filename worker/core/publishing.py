@@ -84,8 +84,8 @@ class Emission:
     threshold: float = 0.05
     hysteresis: float = 0.02
     copy_headers: frozenset[str] = frozenset()
-    decide_at: float = 0.0
-    """The probability from which a sequence is decided; 0 for no early decisions."""
+    decide_at: tuple[float, ...] = ()
+    """The probability from which a sequence is decided, of each model's; empty for no early decisions."""
 
 
 @dataclass(slots=True)
@@ -150,7 +150,8 @@ def publish(
     )
     if emission.decide_at:
         before = (row_flags & Flag.DECIDED) != 0
-        predictions.decisions = decisions(predictions, routed.row_slots, before, table, emission.decide_at)
+        thresholds = np.array(emission.decide_at)[0 if routed.row_models is None else routed.row_models]
+        predictions.decisions = decisions(predictions, routed.row_slots, before, table, thresholds)
     if emission.emit is not Emit.ALL:
         predictions = _selected(predictions, _emitted_rows(predictions, routed.row_slots, table, emission))
     return Published(predictions, int(bad.sum()), forecasts)

@@ -22,11 +22,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from worker.core.types import Float32Array, Int32Array, Int64Array
+from worker.core.types import Float32Array, Float64Array, Int32Array, Int64Array
 from worker.errors import ConfigError
-from worker.model.early_decisions import ERRORS
-
-Float64Array = npt.NDArray[np.float64]
+from worker.model.early_decisions import ERRORS, DecisionCounts
 
 FORMAT = 2
 FILE_BYTES_MAX = 64 * 1024 * 1024
@@ -38,7 +36,7 @@ CALIBRATED_ACTIVATIONS = ("sigmoid", "softmax")
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".safetensors")
 
 _ARRAYS = ("intercepts", "slopes", "lowest", "highest")
-_COUNTS = ("decided_early", "taken_back")
+_COUNTS = {"decided_early": (int,), "taken_back": (int, float)}
 
 
 class Program(Protocol):
@@ -116,9 +114,13 @@ class Calibration:
     lowest: Float64Array
     highest: Float64Array
     decided_early: Int64Array
-    """Of `sequences`, each forecast without itself: decided before step T, at each threshold 1 - ERRORS."""
-    taken_back: Int64Array
-    """And of these, those of which step T says otherwise."""
+    taken_back: Float64Array
+    """See `decisions`."""
+
+    @property
+    def decisions(self) -> DecisionCounts:
+        """What early decisions did on recordings that were forecast without themselves."""
+        return DecisionCounts(self.decided_early, self.taken_back)
 
     @property
     def id(self) -> str:
@@ -166,7 +168,7 @@ def log_odds(logits: npt.NDArray[Any], activation: str) -> npt.NDArray[Any]:
     """Log-odds of each output: the logits (N, K) of a sigmoid head; of a softmax head, class k against all others."""
     if activation != "softmax":
         return logits
-    by_class = np.ascontiguousarray(logits.T)  # sums over classes are several times faster along the first axis
+    by_class = np.array(logits.T, order="C")  # sums over classes are several times faster along the first axis
     by_class -= by_class.max(axis=0)
     powers = np.exp(by_class)
     # The sum over the other classes from both sides: total - own would lose the digits where own is nearly all of it.
@@ -210,6 +212,11 @@ def load_calibration(path: Path, program: Program, model_path: Path) -> Calibrat
     """Read a side-car for this model. Raises ConfigError for an unreadable file and for another model's."""
     way_out = f"make one with `lstm-worker calibrate {model_path} DATA.csv`"
     calibration = _parsed(_decoded(path, way_out), path, way_out)
+    if program.timesteps is None:
+        raise ConfigError(
+            f"calibration {path} forecasts step {calibration.timesteps} of {model_path}, which takes any length",
+            f"set sequence.length = {calibration.timesteps}, or remove the calibration",
+        )
     if calibration.fingerprint != program.fingerprint:
         raise ConfigError(
             f"calibration {path} belongs to model {calibration.fingerprint}, but {model_path} is {program.fingerprint}",
@@ -259,13 +266,15 @@ def _parsed(content: Any, path: Path, way_out: str) -> Calibration:
             raise refuse(f"{name} is no table of numbers") from error
         if values[name].shape != (values["timesteps"] - 1, values["outputs"]) or not np.isfinite(values[name]).all():
             raise refuse(f"{name} is not a finite (timesteps - 1, outputs) table")
-    for name in _COUNTS:
+    for name, kind in _COUNTS.items():
         numbers = values[name]
-        if not isinstance(numbers, list) or not all(type(number) is int and number >= 0 for number in numbers):
+        if not isinstance(numbers, list) or not all(type(number) in kind and number >= 0 for number in numbers):
             raise refuse(f"{name} is no list of counts")
         if len(numbers) != len(ERRORS):
             raise refuse(f"{name} has {len(numbers)} counts for {len(ERRORS)} thresholds")
-        values[name] = np.array(numbers, np.int64)
+        values[name] = np.array(numbers, np.int64 if kind == (int,) else np.float64)
+    if not (values["taken_back"] <= values["decided_early"]).all():
+        raise refuse("taken_back is more than decided_early")
     return Calibration(**values)
 
 

@@ -9,13 +9,14 @@ over as sequences become many. What the data do not show shrinks to the base rat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from worker.core.types import Float32Array
+from worker.core.types import Float32Array, Float64Array, Int64Array
 from worker.errors import ConfigError
-from worker.model.calibration import CALIBRATED_ACTIVATIONS, Calibration, Float64Array, Program, forecasts_of, log_odds
-from worker.model.early_decisions import decisions_by_error
+from worker.model.calibration import CALIBRATED_ACTIVATIONS, Calibration, Program, forecasts_of, log_odds
+from worker.model.early_decisions import counted_decisions, no_decisions
 
 SEQUENCES_MIN = 20
 """Below it not even the base rate is known to within a tenth."""
@@ -101,18 +102,18 @@ def check_logits(logits: Float32Array) -> None:
 
 
 def fit_calibration(
-    program: Program, logits: Float32Array, method: str, forecasts: Float32Array | None = None
+    program: Program, logits: Float32Array, method: str, cross_fit: CrossFit | None = None
 ) -> Calibration:
     """Fit on logits (N, T, K) of N complete sequences; step T's are the target. Deterministic.
 
-    `forecasts` (N, T - 1, K): `cross_fitted_forecasts` of them, which show what early decisions cost; without them
-    every sequence is taken as a recording of its own. Raises ConfigError as `check_logits`.
+    `cross_fit` of the same logits shows what early decisions do; without it the calibration promises none. Raises
+    ConfigError as `check_logits`.
     """
     check_logits(logits)
-    if forecasts is None:
-        forecasts = cross_fitted_forecasts(logits, program.activation, [str(i) for i in range(len(logits))])
-    decided_early, taken_back = decisions_by_error(published_paths(program, logits, forecasts))
     table = _fit(_odds(logits, program.activation))
+    decisions = no_decisions()
+    if cross_fit is not None and (program.outputs == 1 or program.activation == "softmax"):
+        decisions = counted_decisions(published_paths(program, logits, cross_fit.forecasts), cross_fit.recordings)
     return Calibration(
         fingerprint=program.fingerprint,
         timesteps=logits.shape[1],
@@ -124,8 +125,8 @@ def fit_calibration(
         slopes=table[:, 1],
         lowest=table[:, 2],
         highest=table[:, 3],
-        decided_early=decided_early,
-        taken_back=taken_back,
+        decided_early=decisions.recordings,
+        taken_back=np.round(decisions.taken_back, 6),
     )
 
 
@@ -136,37 +137,66 @@ def published_paths(program: Program, logits: Float32Array, forecasts: Float32Ar
     return paths
 
 
-def cross_fitted_forecasts(
-    logits: Float32Array, activation: str, groups: Sequence[str], on_progress: Callable[[int], None] | None = None
-) -> Float32Array:
-    """Forecasts (N, T - 1, K) of each sequence by a calibration that was fitted without it, to evaluate the method.
+@dataclass(frozen=True, slots=True)
+class Folds:
+    """Which part each sequence is left out with."""
 
-    logits (N, T, K). groups (N,): sequences of one group (one recording) are left out together. `on_progress` is called
-    with the number of sequences that were forecast since its last call, N in all.
+    of_sequence: Int64Array
+    """(N,), from 0 on."""
+    by_recording: bool
+    """Whether recordings are left out whole; else one is so large that little would remain."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrossFit:
+    """Forecasts of each sequence by a calibration that was fitted without it, to evaluate the method."""
+
+    forecasts: Float32Array
+    """(N, T - 1, K)."""
+    recordings: Int64Array
+    """(N,) the number of each sequence's recording, from 0 on."""
+    by_recording: bool
+    """As in `Folds`."""
+
+
+def cross_fitted(
+    logits: Float32Array, activation: str, recordings: Sequence[str], on_progress: Callable[[int], None] | None = None
+) -> CrossFit:
+    """logits (N, T, K) of sequences of these recordings (N,).
+
+    `on_progress` is called with the number of sequences that were forecast since its last call, N in all.
     """
-    folds = folds_of_groups(logits[:, -1], groups)
+    folds = folds_of(logits[:, -1], recordings)
     odds, forecasts = _odds(logits, activation), np.empty_like(logits[:, :-1])
-    for fold in range(int(folds.max()) + 1):
-        mine = folds == fold
+    for fold in range(int(folds.of_sequence.max()) + 1):
+        mine = folds.of_sequence == fold
         forecasts[mine] = forecasts_of(_fit(odds[~mine]).astype(np.float32), activation, logits[mine])
         if on_progress is not None:
             on_progress(int(mine.sum()))
-    return forecasts
+    _, numbers = np.unique(np.asarray(recordings), return_inverse=True)
+    return CrossFit(forecasts, numbers, folds.by_recording)
 
 
-def folds_of_groups(final_logits: Float32Array, groups: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Fold of each sequence, groups kept together, dealt out in order of the final logits so that folds are alike.
+def folds_of(final_logits: Float32Array, recordings: Sequence[str]) -> Folds:
+    """Recordings are kept together, dealt out in order of the final logits (N, K) so that folds are alike.
 
-    A single group cannot be left out: then every sequence is its own group.
+    Where a fold would leave less than half of the sequences to fit on, sequences are dealt out one by one.
     """
-    names, members = np.unique(np.asarray(groups), return_inverse=True)
-    if len(names) < 2:
-        members = np.arange(len(groups))
+    _, members = np.unique(np.asarray(recordings), return_inverse=True)
+    folds = _dealt(final_logits, members)
+    if 2 * int(np.bincount(folds).max()) <= len(folds):
+        return Folds(folds, by_recording=True)
+    return Folds(_dealt(final_logits, np.arange(len(folds))), by_recording=False)
+
+
+def _dealt(final_logits: Float32Array, members: Int64Array) -> Int64Array:
+    """Fold of each sequence from the number of what it is kept together with."""
     count = int(members.max()) + 1
     means = np.bincount(members, weights=final_logits.astype(np.float64).sum(axis=1)) / np.bincount(members)
-    fold_of_group = np.empty(count, np.int64)
-    fold_of_group[np.argsort(means, kind="stable")] = np.arange(count) % min(FOLDS, count)
-    return fold_of_group[members]
+    fold_of_member = np.empty(count, np.int64)
+    fold_of_member[np.argsort(means, kind="stable")] = np.arange(count) % min(FOLDS, count)
+    folds: Int64Array = fold_of_member[members]
+    return folds
 
 
 def _odds(logits: Float32Array, activation: str) -> Float64Array:

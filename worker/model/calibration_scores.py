@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from worker.core.types import Float32Array
-from worker.model.calibration import Float64Array
-from worker.model.calibration_fit import folds_of_groups
+from worker.core.types import Float32Array, Float64Array
+from worker.model.calibration_fit import folds_of
 from worker.model.scores import (
     Score,
     area_under_curve_score,
@@ -52,7 +51,7 @@ class StepScores:
 
 def platt_forecasts(odds: Float32Array, labels: npt.NDArray[np.bool_], groups: Sequence[str]) -> Float64Array:
     """Probabilities (N, T) by a logistic regression of the labels on the log-odds (N, T) of each step, cross-fitted."""
-    folds = folds_of_groups(odds[:, -1:], groups)
+    folds = folds_of(odds[:, -1:], groups).of_sequence
     forecasts = np.empty(odds.shape)
     for fold in range(int(folds.max()) + 1):
         rest, mine = folds != fold, folds == fold
@@ -98,7 +97,7 @@ def scores_by_step(
 
     def estimate(score: Score) -> Estimate:
         value = counted_once(score, len(members))
-        if drawn is None:
+        if drawn is None or np.isnan(value):
             return Estimate(value, None)
         low, high = np.nanpercentile([score(times[members]) for times in drawn], INTERVAL)
         return Estimate(value, (float(low), float(high)))

@@ -144,7 +144,7 @@ def is_positive(labels: Sequence[str], positive: str) -> npt.NDArray[np.bool_]:
     """Which labels are the positive class. Raises ConfigError where none or all are, naming the labels there are."""
     result = np.array([label == positive for label in labels], bool)
     if result.all() or not result.any():
-        found = ", ".join(sorted(set(labels))) or "none"
+        found = ", ".join(sorted(set(labels) - {""})) or "no labels"
         raise ConfigError(f"label {positive!r} does not tell two classes apart", f"the data have: {found}")
     return result
 

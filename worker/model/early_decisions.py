@@ -1,9 +1,8 @@
 """What early decisions cost, on whole paths of published probabilities, and which threshold keeps a promise.
 
-A calibrated probability of p promises that step T says otherwise with 1 - p; as far as two numbers a step can tell. So
-the threshold for a promised error is looked up in what cross-fitted forecasts did: the lowest one at which the share
-taken back, counted as if one more decision had been wrong, is within the promise (conformal risk control: Angelopoulos
-and others 2022).
+A calibrated probability of p promises that step T says otherwise with 1 - p, as far as two numbers a step can tell. So
+the threshold for a promised error is tested on what cross-fitted forecasts did. Sequences of one recording stand or
+fall together, so recordings are counted: of those with early decisions, the share of these that step T took back.
 """
 
 from __future__ import annotations
@@ -14,14 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from worker.core.types import Float32Array, Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from worker.core.types import Float32Array, Float64Array, Int64Array
 
 ERRORS = tuple(
     round(digits * 10.0**power, 9) for power in range(-6, 0) for digits in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
 )[:-2]
-"""1 - threshold of those that are tried, 10 a decade, up to .5."""
+"""1 - threshold of those that are counted, 10 a decade, up to .5."""
+TRIED = (1, 2, 5)
+"""A promise of e is tried at the thresholds 1 - e, 1 - e / 2 and 1 - e / 5."""
+CONFIDENCE = 0.9
+"""With which one that is taken keeps its promise. Each of those tried may err with a third of the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,16 @@ class DecisionScores:
     """Of those decided early: the model's last step says otherwise."""
     right: float
     """Of all: the decision is the target's."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionCounts:
+    """At each threshold 1 - ERRORS, of recordings whose sequences were forecast without them."""
+
+    recordings: Int64Array
+    """With sequences that are decided before step T."""
+    taken_back: Float64Array
+    """The shares of these that step T takes back, one a recording, added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,41 +70,67 @@ class Paths:
         steps: Int64Array = sure.argmax(axis=1)
         return steps
 
-    def early_and_taken_back(self, threshold: float) -> tuple[int, int]:
-        """Sequences decided before step T, and those of them that step T takes back."""
-        steps = self.decided_at(threshold)
-        early = np.flatnonzero(steps < self.answers.shape[1] - 1)
-        return len(early), int((self.answers[early, steps[early]] != self.answers[early, -1]).sum())
+    def taken_back(self, steps: Int64Array) -> npt.NDArray[np.bool_]:
+        """Whether step T says otherwise than the deciding step (N,)."""
+        back: npt.NDArray[np.bool_] = self.answers[np.arange(len(steps)), steps] != self.answers[:, -1]
+        return back
 
 
 def decision_scores(published: Float32Array, targets: npt.NDArray[np.floating], threshold: float) -> DecisionScores:
     """On paths (N, T, K), against targets (N, K)."""
-    paths, count = Paths.of(published), len(published)
+    paths = Paths.of(published)
     steps = paths.decided_at(threshold)
-    early, back = paths.early_and_taken_back(threshold)
+    early = steps < published.shape[1] - 1
     right = Paths.of(targets[:, None]).answers[:, 0]
     return DecisionScores(
-        early / count,
+        float(early.mean()),
         float(steps.mean() + 1),
-        back / early if early else 0.0,
-        float((paths.answers[np.arange(count), steps] == right).mean()),
+        float(paths.taken_back(steps)[early].mean()) if early.any() else 0.0,
+        float((paths.answers[np.arange(len(steps)), steps] == right).mean()),
     )
 
 
-def decisions_by_error(published: Float32Array) -> tuple[Int64Array, Int64Array]:
-    """At each threshold 1 - ERRORS: sequences decided early, and those of them that step T takes back."""
-    paths = Paths.of(published)
-    early, back = zip(*(paths.early_and_taken_back(1 - error) for error in ERRORS), strict=True)
-    return np.array(early, np.int64), np.array(back, np.int64)
+def no_decisions() -> DecisionCounts:
+    """Counts that show nothing."""
+    return DecisionCounts(np.zeros(len(ERRORS), np.int64), np.zeros(len(ERRORS)))
 
 
-def promised_threshold(early: Int64Array, back: Int64Array, max_error: float) -> float | None:
-    """The lowest threshold that keeps the promise, from `decisions_by_error`; None where none can be shown to."""
-    kept = (back + 1) / (early + 1) <= max_error
-    fitting = [error for error, keeps in zip(ERRORS, kept.tolist(), strict=True) if keeps and error <= max_error]
-    return 1 - max(fitting) if fitting else None
+def counted_decisions(published: Float32Array, recordings: Int64Array) -> DecisionCounts:
+    """On paths (N, T, K) of the recordings with these numbers (N,), from 0 on."""
+    paths, counts = Paths.of(published), no_decisions()
+    for number, error in enumerate(ERRORS):
+        steps = paths.decided_at(1 - error)
+        early = steps < published.shape[1] - 1
+        decided = np.bincount(recordings[early], minlength=1)
+        back = np.bincount(recordings[early], paths.taken_back(steps)[early], minlength=1)
+        counts.recordings[number] = np.count_nonzero(decided)
+        counts.taken_back[number] = (back / np.maximum(decided, 1)).sum()
+    return counts
 
 
-def smallest_promise(early: Int64Array, back: Int64Array) -> float:
-    """The smallest error that can be promised, rounded up to a thousandth; 1 where nothing can."""
-    return math.ceil(float(np.maximum((back + 1) / (early + 1), ERRORS).min()) * 1000) / 1000
+def promised_threshold(counts: DecisionCounts, max_error: float) -> float | None:
+    """The lowest of the thresholds tried that keeps the promise with CONFIDENCE; None where none can be shown to."""
+    for divisor in TRIED:
+        number = int(np.searchsorted(ERRORS, max_error / divisor * (1 + 1e-9), side="right")) - 1
+        if number < 0:
+            continue
+        tail = _binomial_tail(math.ceil(counts.taken_back[number] - 1e-9), int(counts.recordings[number]), max_error)
+        if tail <= (1 - CONFIDENCE) / len(TRIED):
+            return 1 - ERRORS[number]
+    return None
+
+
+def smallest_promise(counts: DecisionCounts) -> float | None:
+    """The smallest error that can be promised, in thousandths; None where not even the largest, .5, can."""
+    found = (k / 1000 for k in range(1, 501) if promised_threshold(counts, k / 1000) is not None)
+    return next(found, None)
+
+
+def _binomial_tail(wrong: int, count: int, error: float) -> float:
+    """The chance of at most so many wrong among `count` where each is wrong with `error` (Clopper and Pearson 1934)."""
+    if wrong >= error * count:
+        return 1.0  # it is a half or more, and far from being any evidence
+    k = np.arange(1, wrong + 1)
+    choices = np.concatenate([[0.0], np.cumsum(np.log((count - k + 1) / k))])
+    k = np.arange(wrong + 1)
+    return float(np.exp(choices + k * math.log(error) + (count - k) * math.log1p(-error)).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from worker.errors import ConfigError
 Array = npt.NDArray[Any]
 NUMBERS, NAMES = "biuf", "biufSU"
 """NumPy's kinds of arrays that hold samples, and that hold labels or names."""
+
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What NumPy raises of files that are no archives, damaged, encrypted or compressed in an unknown way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,10 @@ def read_npz(path: Path) -> NpzSequences:
     try:
         with np.load(path, allow_pickle=False) as archive:
             x = np.asarray(archive["x"])
-            y, recording = (np.asarray(archive[name]) if name in archive else None for name in ("y", "recording"))
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            y, recording = (_read(path, archive, name) for name in ("y", "recording"))
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise ConfigError(f"data {path} cannot be read: {error.strerror}", "give a CSV or npz file") from error
+    except UNREADABLE as error:
         raise ConfigError(f"{path} is not an npz file with an array x", "np.savez(path, x=x, y=y)") from error
     samples = _samples(path, x)
     return NpzSequences(
@@ -47,6 +54,16 @@ def read_npz(path: Path) -> NpzSequences:
         [""] * len(x) if y is None else _texts(path, "y", y, len(x)),
         [] if recording is None else _texts(path, "recording", recording, len(x)),
     )
+
+
+def _read(path: Path, archive: Any, name: str) -> Array | None:
+    """An array of labels or names. Objects, such as pandas gives, are pickled, and pickles are not opened."""
+    if name not in archive:
+        return None
+    try:
+        return np.asarray(archive[name])
+    except UNREADABLE as error:
+        raise ConfigError(f"{path}: {name} cannot be read", f"save {name}.astype(str)") from error
 
 
 def _samples(path: Path, x: Array) -> Float32Array:

@@ -10,9 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from worker.core.types import Int64Array
-
-Float64Array = npt.NDArray[np.float64]
+from worker.core.types import Float64Array, Int64Array
 
 Score = Callable[[Int64Array], float]
 """How often each of N sequences counts (N,) → the score."""

@@ -18,9 +18,11 @@ from worker.model.tensorflow_log import start_notes_left_out
 from worker.model.tensorflow_namespace import TensorFlowNamespace
 
 ROWS = (8, 64, 512, 1024, 2048, 4096, 8192)
-"""Streams of a wave that the loop is compiled for, in about .3 s each; the last is also the most samples of a call."""
-FLOATS_MAX = 1 << 24
-"""Of the states, features and logits of the widest wave, 64 MiB: wide models are compiled for fewer rows."""
+"""Streams of a wave that the loop is compiled for, in about .3 s each. Wide models take fewer of them."""
+STATE_FLOATS_MAX = 1 << 24
+"""Of the widest wave's states, 64 MiB."""
+SAMPLE_FLOATS_MAX = 1 << 20
+"""Of the widest wave's features and logits, 4 MiB: each call moves half as much again, for a lone sample too."""
 UNUSED = 0
 """The row of the device's states that padding reads and writes; slot s has row s + 1."""
 
@@ -45,23 +47,24 @@ class TensorFlowStepper:
         size = program.state_size
         self._states = tf.Variable(tf.zeros([1, size]), shape=tf.TensorShape([None, size]), trainable=False)
         self._held: BoolArray = np.zeros(0, np.bool_)
-        self._rows = _rows_for(program)
-        self._call = _traced(tf, program, self._states, self._rows)
+        self.rows = _rows_for(program)
+        """Streams of a wave that it is compiled for; the last is also the most samples of a call."""
+        self._call = _traced(tf, program, self._states, self.rows)
 
     def hold_states(self) -> None:
         """Let states stay from now on, and compile for every number of rows, so that no batch waits for it."""
         self.states_stay = True
         nothing = (np.empty((0, self.features), np.float32), np.empty(0, np.int32))
-        sizes, each_once = np.zeros(len(self._rows), np.int64), np.arange(len(self._rows) + 1)
-        self._called(np.full(self._rows[-1], UNUSED), *nothing, sizes, each_once)
+        sizes, each_once = np.zeros(len(self.rows), np.int64), np.arange(len(self.rows) + 1)
+        self._called(np.full(self.rows[-1], UNUSED), *nothing, sizes, each_once)
 
     def step_batch(
         self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array
     ) -> Float32Array:
         """See worker.ports.Stepper."""
         logits = np.empty((len(slots), self.outputs), np.float32)
-        for start in range(0, len(slots), self._rows[-1]):
-            part = slice(start, start + self._rows[-1])
+        for start in range(0, len(slots), self.rows[-1]):
+            part = slice(start, start + self.rows[-1])
             logits[part] = self._step(slots[part], features[part], states, steps[part])
         return logits
 
@@ -69,7 +72,7 @@ class TensorFlowStepper:
         distinct, cut = waves(slots)
         self._upload(distinct, states)
         sizes = np.array([len(wave) for wave in cut])
-        first_waves = np.append(np.searchsorted(-sizes, -np.array(self._rows[::-1])), len(sizes))
+        first_waves = np.append(np.searchsorted(-sizes, -np.array(self.rows[::-1])), len(sizes))
         order = np.concatenate(cut)
         answers = self._called(distinct + 1, features[order], steps[order], sizes, first_waves)
         logits = np.empty((len(slots), self.outputs), np.float32)
@@ -108,11 +111,12 @@ class TensorFlowStepper:
         self, places: Int64Array, x: Float32Array, steps: Int32Array, sizes: Int64Array, first_waves: Int64Array
     ) -> Float32Array:
         """The call's logits (M, K) of samples that lie wave after wave; see `_traced`."""
-        length = _padded_length(self._rows)
+        length = _padded_length(self.rows)
         samples = np.zeros((length, self.features), np.float32)
         samples[: len(x)] = x
         # Two arguments instead of six: each costs 40 µs a call.
         numbers = np.zeros((5, length), np.int32)
+        numbers[0] = UNUSED
         lines: list[Int64Array | Int32Array] = [places, steps, sizes, np.cumsum(sizes) - sizes, first_waves]
         for line, values in zip(numbers, lines, strict=True):
             line[: len(values)] = values
@@ -121,8 +125,9 @@ class TensorFlowStepper:
 
 
 def _rows_for(program: StepProgram) -> tuple[int, ...]:
-    each = program.state_size + program.features + program.outputs
-    return tuple(rows for rows in ROWS if rows * each <= FLOATS_MAX) or ROWS[:1]
+    sample = program.features + program.outputs
+    fitting = min(STATE_FLOATS_MAX // max(1, program.state_size), SAMPLE_FLOATS_MAX // sample)
+    return tuple(rows for rows in ROWS if rows <= fitting) or ROWS[:1]
 
 
 def _padded_length(rows: tuple[int, ...]) -> int:

@@ -114,8 +114,9 @@ def test_classes_are_scored_together_against_the_last_step_or_against_labels(cli
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--positive", "run"], "the model has 3: name the labels of a softmax's outputs by --classes"),
+        (["--positive", "run"], "this has 3: name the labels of its outputs by --classes"),
         (["--classes", "run,walk"], "--classes names 2, the model ends in softmax of 3"),
+        (["--classes", "run,run,walk"], "--classes names 2, the model ends in softmax of 3"),
         (["--classes", "run,walk,lie"], "label 'sit' is none of the classes run, walk, lie"),
         (["--split", "test"], "no recordings of split 'test'"),
         (["--features", "x,y,z"], "has no columns that --features or --label could name"),

@@ -83,13 +83,13 @@ def test_produce_sends_the_windows_of_an_npz_file_as_streams_of_their_own(
     cli: Cli, at: list[str], tmp_path: Path
 ) -> None:
     np.savez(tmp_path / "data.npz", x=[[[0.5], [1.5]], [[2.5], [3.5]], [[4.5], [5.5]]], recording=["a", "b", "a"])
-    ended = cli("produce", "data.npz", "--speed", "0", *at)
+    ended = cli("produce", "data.npz", "--speed", "0", *at, "--set", "input.features=x")
     assert "6 samples of 3 streams" in ended.err
     sent = records(at, 6)
     assert {key: [each.value for each in sent if each.key == key] for key in (b"a/1", b"a/2", b"b/1")} == {
-        b"a/1": [b'{"features":[0.5]}', b'{"features":[1.5]}'],
-        b"a/2": [b'{"features":[4.5]}', b'{"features":[5.5]}'],
-        b"b/1": [b'{"features":[2.5]}', b'{"features":[3.5]}'],
+        b"a/1": [b'{"x":0.5}', b'{"x":1.5}'],
+        b"a/2": [b'{"x":4.5}', b'{"x":5.5}'],
+        b"b/1": [b'{"x":2.5}', b'{"x":3.5}'],
     }
 
 

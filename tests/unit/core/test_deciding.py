@@ -41,7 +41,7 @@ def expected(oracle: Oracle) -> list[int]:
     st.sampled_from([0, 0, 2000]),
 )
 def test_decisions_are_those_of_one_record_at_a_time(records, sizes, length, on_gap, idle):
-    core = Core(rules(length, on_gap, idle), emission=Emission(decide_at=THRESHOLD))
+    core = Core(rules(length, on_gap, idle), emission=Emission(decide_at=(THRESHOLD,)))
     oracle = Oracle(length, on_gap, idle).feed(records)
     found: list[int] = []
     for batch in cut(records, sizes):
@@ -53,7 +53,7 @@ def test_decisions_are_those_of_one_record_at_a_time(records, sizes, length, on_
 
 
 def test_a_rolled_back_decision_is_made_again():
-    core = Core(rules(), emission=Emission(decide_at=0.5))
+    core = Core(rules(), emission=Emission(decide_at=(0.5,)))
     record = Given(0, 0, b"a", 0, (1.0,))
     first = core.run([record])[1].predictions.decisions
     core.table.rollback()
@@ -61,6 +61,6 @@ def test_a_rolled_back_decision_is_made_again():
 
 
 def test_the_deciding_row_is_published_whatever_else_is_left_out():
-    core = Core(rules(length=4), emission=Emission(Emit.FINAL, decide_at=0.5))
+    core = Core(rules(length=4), emission=Emission(Emit.FINAL, decide_at=(0.5,)))
     predictions = core.run([Given(0, i, b"a", i, (1.0,)) for i in range(4)])[1].predictions
     assert (predictions.steps.tolist(), predictions.decisions.tolist()) == ([1, 4], [0, UNDECIDED])

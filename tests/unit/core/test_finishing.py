@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,8 @@ from tests.holding import HoldingStepper
 from tests.oracle import Oracle
 from tests.unit.core.helpers import Core, ToyModel, ToyStepper, as_expected, rules, toy_logit
 from tests.unit.core.test_routing import cut, histories
+from worker.core.deciding import UNDECIDED
+from worker.core.publishing import Emission
 from worker.core.row_formats import RowFormats
 from worker.core.sequence import OnGap, SequenceRules
 from worker.core.state_row import RowFormat, decode_row
@@ -45,6 +49,7 @@ def test_old_sequences_end_with_the_old_model_and_new_ones_begin_with_the_new(
         SequenceRules(new_length, OnGap(on_gap), idle, (old_length,)),
         row_format=RowFormats((NEW, OLD)),
         models=[ToyModel(engine(ToyStepper(NEW_FACTOR, 5))), ToyModel(engine(ToyStepper(OLD_FACTOR, 2)))],
+        emission=Emission(decide_at=(0.5, math.inf)),
     )
     after.disk, after.watermarks = before.disk, before.watermarks
     for partition in before.partitions:
@@ -56,17 +61,23 @@ def test_old_sequences_end_with_the_old_model_and_new_ones_begin_with_the_new(
     oracle.feed(records[change:])
 
     expected, found, numbers, models = oracle.outputs[published_before:], [], [], []
+    decisions: list[int] = []
     for batch in cut(records[change:], sizes):
         predictions = after.run(batch)[1]
         found += as_expected(predictions)
         numbers += predictions.predictions.logits[:, 0].tolist()
+        decisions += predictions.predictions.decisions.tolist()
         which = predictions.predictions.models
         models += np.zeros(len(predictions.predictions)).tolist() if which is None else which.tolist()
         after.commit()
     assert found == [each.__class__(**{**vars(each), "samples": ()}) for each in expected]
-    for row, number, model in zip(expected, numbers, models, strict=True):
+    for row, number, model, decision in zip(expected, numbers, models, decisions, strict=True):
         finishing = (row.partition, row.first_offset) in begun
         assert model == finishing
+        if finishing:
+            assert decision == UNDECIDED or row.final, "each model decides at a threshold of its own"
+        elif len(row.samples) == 1 and not row.tainted and not row.closing:
+            assert decision != UNDECIDED
         assert number == toy_logit([x for (x,) in row.samples], OLD_FACTOR if finishing else NEW_FACTOR)
     left = dict(after.disk)
     for (partition, key), sequence in oracle.open.items():

@@ -24,9 +24,9 @@ from worker.model.calibration import (
 )
 from worker.model.calibration_fit import (
     check_calibratable,
-    cross_fitted_forecasts,
+    cross_fitted,
     fit_calibration,
-    folds_of_groups,
+    folds_of,
     partial_logits,
 )
 from worker.model.early_decisions import ERRORS
@@ -135,7 +135,7 @@ def test_softmax_classes_are_forecast_better_than_by_the_partial_sum() -> None:
     program = SummingProgram(timesteps=T, outputs=3, activation="softmax")
     logits = random_walks(400, seed=5, outputs=3)
     logits[:, :, 0] += np.linspace(3, 0, T, dtype=np.float32)  # early sums favour class 0 wrongly
-    forecasts = cross_fitted_forecasts(logits, "softmax", [str(i) for i in range(400)])
+    forecasts = cross_fitted(logits, "softmax", [str(i) for i in range(400)]).forecasts
     final = program.outputs_of(logits[:, -1])
     for step in (1, 4, 8):
         assert log_loss(forecasts[:, step - 1], final) < log_loss(program.outputs_of(logits[:, step - 1]), final)
@@ -147,6 +147,16 @@ def test_log_odds_of_a_softmax_are_those_of_its_probabilities() -> None:
     np.testing.assert_allclose(log_odds(logits, "softmax"), np.log(probabilities / (1 - probabilities)), atol=1e-9)
     dominated = np.array([[60, 1, 0]], np.float32)
     np.testing.assert_allclose(log_odds(dominated, "softmax")[0, 0], 60 - np.log(np.e + 1), rtol=1e-6)
+
+
+@given(st.integers(0, 100), st.sampled_from([1, 3]), st.integers(1, 3))
+def test_log_odds_leave_the_logits_as_they_are(seed: int, outputs: int, count: int) -> None:
+    logits = np.random.default_rng(seed).normal(size=(count, outputs)).astype(np.float32)
+    before = logits.copy()
+    whole = log_odds(logits, "softmax" if outputs > 1 else "sigmoid")
+    np.testing.assert_array_equal(logits, before)
+    each = [log_odds(logits[i : i + 1], "softmax" if outputs > 1 else "sigmoid")[0] for i in range(count)]
+    np.testing.assert_array_equal(whole, each)
 
 
 def test_fewer_than_twenty_sequences_are_refused() -> None:
@@ -181,20 +191,31 @@ def test_models_without_anything_to_calibrate_are_refused(program: SummingProgra
 def test_groups_are_left_out_together_and_folds_are_alike() -> None:
     groups = [f"recording-{i // 3}" for i in range(60)]
     final = np.where(np.arange(60) // 3 % 4 == 0, 5, -5)[:, None].astype(np.float32)
-    folds = folds_of_groups(final, groups)
+    found = folds_of(final, groups)
+    folds = found.of_sequence
+    assert found.by_recording
     for name in set(groups):
         assert len({fold for fold, group in zip(folds, groups, strict=True) if group == name}) == 1
     assert [int((final[folds == fold] > 0).sum()) for fold in range(5)] == [3] * 5
 
 
+@pytest.mark.parametrize("sizes", [[30, 1], [18, 2], [17, 3], [40]])
+def test_a_recording_too_large_to_leave_out_is_left_out_sequence_by_sequence_and_finite(sizes: list[int]) -> None:
+    recordings = [str(number) for number, size in enumerate(sizes) for _ in range(size)]
+    found = cross_fitted(random_walks(len(recordings)), "sigmoid", recordings)
+    assert not found.by_recording
+    assert np.isfinite(found.forecasts).all()
+    assert np.bincount(found.recordings).tolist() == sizes
+
+
 def test_cross_fitted_forecasts_do_not_depend_on_the_forecast_sequence_itself() -> None:
     logits = random_walks(40, seed=6)
     names = [str(i) for i in range(40)]
-    before = cross_fitted_forecasts(logits, "sigmoid", names)
+    before = cross_fitted(logits, "sigmoid", names).forecasts
     own = int(np.argmax(logits[:, -1, 0]))
     changed = logits.copy()
     changed[own, -1] += 30  # still the highest, so the folds stay
-    after = cross_fitted_forecasts(changed, "sigmoid", names)
+    after = cross_fitted(changed, "sigmoid", names).forecasts
     np.testing.assert_array_equal(after[own], before[own])
     assert (after != before).any()
 
@@ -272,7 +293,9 @@ def test_a_file_that_is_no_side_car_is_refused_in_one_line(tmp_path: Path, conte
         ("sequences", True),
         ("method", None),
         ("decided_early", [1, 2]),
-        ("taken_back", [0.5] * len(ERRORS)),
+        ("decided_early", [0.5] * len(ERRORS)),
+        ("taken_back", [-1] * len(ERRORS)),
+        ("taken_back", [31.0] * len(ERRORS)),
         ("taken_back", 3),
     ],
 )
@@ -296,6 +319,21 @@ def test_the_side_car_beside_the_model_is_found_and_a_configured_one_must_exist(
     assert found.id == calibration.id
     with pytest.raises(ConfigError, match="cannot be read"):
         calibration_for(PROGRAM, model, str(tmp_path / "absent.json"))
+
+
+def test_a_model_of_any_length_is_told_the_length_that_its_calibration_is_for(tmp_path: Path) -> None:
+    model = tmp_path / "m.keras"
+    fit_calibration(PROGRAM, random_walks(30), "test").save(side_car_path(model))
+    with pytest.raises(ConfigError, match=r"forecasts step 10 of .* any length: set sequence\.length = 10"):
+        calibration_for(SummingProgram(timesteps=None, exactness="prefix", fingerprint="c" * 64), model)
+
+
+def test_without_a_cross_fit_no_early_decision_is_promised() -> None:
+    logits = random_walks(200)
+    assert not fit_calibration(PROGRAM, logits, "test").decided_early.any()
+    found = fit_calibration(PROGRAM, logits, "test", cross_fitted(logits, "sigmoid", [str(i) for i in range(200)]))
+    assert found.decided_early.any()
+    assert (found.taken_back <= found.decided_early).all()
 
 
 def test_a_model_with_defined_prefixes_is_forecast_with_less_surprise_than_by_its_own_early_numbers() -> None:

@@ -34,8 +34,10 @@ def test_a_label_that_the_forecast_has_not_seen_does_not_move_it():
 
 def test_intervals_hold_the_score_and_widen_when_recordings_are_few():
     generator = np.random.default_rng(4)
-    p = generator.random((400, 1, 1))
-    y = (generator.random((400, 1)) < p[:, 0]).astype(np.float64)
+    # Forty sequences of a recording are alike: ten recordings are ten pieces of evidence.
+    of_recording = np.linspace(0.15, 0.85, 10)
+    y = np.repeat(generator.random((10, 1)) < of_recording[:, None], 40, axis=0).astype(np.float64)
+    p = (np.repeat(of_recording[:, None], 40, axis=0) + 0.05 * generator.standard_normal((400, 1)))[:, None]
     many = scores_by_step({"calibrated": p}, y, [str(i) for i in range(400)], [1], labelled=True)[0]
     few = scores_by_step({"calibrated": p}, y, [str(i // 40) for i in range(400)], [1], labelled=True)[0]
     assert many.auc is not None
@@ -45,7 +47,7 @@ def test_intervals_hold_the_score_and_widen_when_recordings_are_few():
         assert score.interval[0] < score.interval[1]
     low, high = many.log_loss.interval
     assert low < many.log_loss.value < high
-    assert few.log_loss.interval[1] - few.log_loss.interval[0] > (high - low) / 2
+    assert few.log_loss.interval[1] - few.log_loss.interval[0] > 1.5 * (high - low)
     assert 0.5 < many.auc.value < 1
 
 

@@ -76,8 +76,7 @@ def test_with_states_that_stay_rows_are_neither_read_nor_written_until_they_are_
 @pytest.mark.parametrize("streams_max", [64, 8192])
 def test_tensorflow_pads_waves_of_any_number_of_streams(sizes, streams_max, monkeypatch):
     compiled = program([layer("LSTM", units=2), layer("Dense", units=1, activation="sigmoid")])
-    floats_a_stream = compiled.state_size + compiled.features + 1
-    monkeypatch.setattr(tensorflow_stepper, "FLOATS_MAX", streams_max * floats_a_stream)
+    monkeypatch.setattr(tensorflow_stepper, "STATE_FLOATS_MAX", streams_max * compiled.state_size)
     slots = np.concatenate([np.arange(size) for size in sizes])
     features = np.random.default_rng(1).standard_normal((len(slots), compiled.features)).astype(np.float32)
     steps = steps_of(slots, 100)

@@ -86,6 +86,19 @@ def test_what_is_no_npz_file_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "array.npy", X)
     (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     (tmp_path / "text.npz").write_text("x")
-    for path in (tmp_path / "array.npz", tmp_path / "text.npz", tmp_path / "absent.npz", tmp_path):
+    np.savez_compressed(tmp_path / "damaged.npz", x=np.random.default_rng(1).standard_normal((20, 5, 3)))
+    content = bytearray((tmp_path / "damaged.npz").read_bytes())
+    content[200:260] = bytes(255 - byte for byte in content[200:260])
+    (tmp_path / "damaged.npz").write_bytes(content)
+    for path in (tmp_path / "array.npz", tmp_path / "text.npz", tmp_path / "damaged.npz"):
         with pytest.raises(ConfigError, match="is not an npz file"):
             read_npz(path)
+
+
+def test_a_file_that_is_not_there_and_labels_that_are_objects_are_told_apart(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.npz", tmp_path):
+        with pytest.raises(ConfigError, match="cannot be read: "):
+            read_npz(path)
+    np.savez(tmp_path / "objects.npz", x=X, y=np.array(["a"] * len(X), object), allow_pickle=True)
+    with pytest.raises(ConfigError, match=r"y cannot be read: save y\.astype\(str\)"):
+        read_npz(tmp_path / "objects.npz")

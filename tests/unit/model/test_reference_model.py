@@ -94,7 +94,7 @@ def test_calibrate_refuses_too_few_recordings(tmp_path: Path) -> None:
     few = tmp_path / "few.csv"
     few.write_text("".join(DATA.read_text().splitlines(keepends=True)[: 1 + 19 * 100]))
     with pytest.raises(ConfigError, match="19 complete sequences are too few"):
-        run("calibrate", str(MODEL), str(few), "--output", str(tmp_path / "side-car.json"))
+        run("calibrate", str(MODEL), str(few), "--split", "train", "--output", str(tmp_path / "side-car.json"))
     assert not (tmp_path / "side-car.json").exists()
 
 

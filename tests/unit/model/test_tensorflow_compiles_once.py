@@ -25,7 +25,6 @@ def stepped(slots):
     stepper.step_batch(slots, features, np.zeros((slots.max() + 1, program.state_size), np.float32),
                        np.full(len(slots), 2, np.int32))
 
-stepped(np.arange(1))
 compiled = len(list(dumps.glob("*before_optimizations.txt")))
 generator = np.random.default_rng(1)
 for streams in (1, *ROWS):
