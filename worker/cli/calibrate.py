@@ -11,12 +11,12 @@ import numpy.typing as npt
 import typer
 from rich.console import Console
 
-from worker.cli.calibration_report import SCORING_PARTS, print_report, scored, write_report
+from worker.cli.calibration_report import SCORING_PARTS, Report, print_report, scored, write_report
 from worker.cli.options import BootstrapOption, ConfigOption, SetOption, settings_from
 from worker.cli.progress import progress
 from worker.cli.topic_sequences import read_topic
 from worker.errors import ConfigError
-from worker.model.calibration import Program, check_replaceable, side_car_path
+from worker.model.calibration import Calibration, Program, check_replaceable, side_car_path
 from worker.model.calibration_fit import (
     check_calibratable,
     check_logits,
@@ -57,6 +57,9 @@ def calibrate(
     timesteps: Annotated[
         int | None, typer.Option(min=2, help="Steps of a sequence, where the file does not fix them.")
     ] = None,
+    architecture: Annotated[
+        Path | None, typer.Option(help="JSON of the architecture, for a file that holds only weights.")
+    ] = None,
     config: ConfigOption = None,
     overrides: SetOption = None,
     bootstrap_servers: BootstrapOption = None,
@@ -67,7 +70,7 @@ def calibrate(
     than it will be later, and a calibration on them is too.
     """
     console = Console(markup=False)
-    program = load_program(model, timesteps=timesteps)
+    program = load_program(model, timesteps=timesteps, architecture=architecture)
     check_timesteps(program, timesteps, model)
     length = check_calibratable(program, str(model))
     destination = output or side_car_path(model)
@@ -82,12 +85,26 @@ def calibrate(
             recordings = of_split(recordings, "test" if split is None else split)
         sequences = complete_sequences(program, recordings, length)
     labels = _labels(program, sequences, positive, _listed(classes))
-    with progress(console, "stepping", len(sequences) * length) as advance:
+    calibration, scores = _fitted(console, program, sequences, labels, Path(data).name)
+    print_report(console, scores, sequences)
+    if report is not None:
+        for path in write_report(report, model, scores, sequences):
+            console.print(f"written: {path}", soft_wrap=True)
+    if save:
+        fixed = load_program(model, architecture=architecture).timesteps
+        _save(console, calibration, destination, program, needs_length=fixed is None)
+
+
+def _fitted(
+    console: Console, program: Program, sequences: Sequences, labels: npt.NDArray[np.bool_] | None, data_name: str
+) -> tuple[Calibration, Report]:
+    """The calibration, and its scores on sequences forecast without themselves."""
+    with progress(console, "stepping", len(sequences) * sequences.features.shape[1]) as advance:
         logits = partial_logits(program, sequences.features, advance)
     check_logits(logits)
     with progress(console, "fitting", len(sequences)) as advance:
         cross_fit = cross_fitted(logits, program.activation, sequences.recordings, advance)
-    method = f"{len(set(sequences.recordings))} recordings of {Path(data).name}"
+    method = f"{len(set(sequences.recordings))} recordings of {data_name}"
     calibration = fit_calibration(program, logits, method, cross_fit)
     with progress(console, "scoring", SCORING_PARTS) as advance:
         scores = scored(
@@ -101,22 +118,24 @@ def calibrate(
             with_platt=True,
             on_progress=advance,
         )
-    print_report(console, scores, sequences)
-    if report is not None:
-        for path in write_report(report, model, scores, sequences):
-            console.print(f"written: {path}", soft_wrap=True)
-    if not save:
-        return
+    return calibration, scores
+
+
+def _save(
+    console: Console, calibration: Calibration, destination: Path, program: Program, *, needs_length: bool
+) -> None:
+    """Write the side-car, and say what `run` does with it."""
     calibration.save(destination)
-    console.print(f"calibration {calibration.id} of {method}: written to {destination}", soft_wrap=True)
-    if load_program(model).timesteps is None:
-        console.print(f"`run` serves with it where sequence.length = {length}", soft_wrap=True)
+    lines = [f"calibration {calibration.id} of {calibration.method}: written to {destination}"]
+    if needs_length:
+        lines.append(f"`run` serves with it where sequence.length = {calibration.timesteps}")
     if program.exactness == "prefix":
-        console.print(
-            f"`run` publishes it before step {length} in place of the model's own numbers, with exact = false; "
-            f"remove {destination} to publish those",
-            soft_wrap=True,
+        lines.append(
+            f"`run` publishes it before step {calibration.timesteps} in place of the model's own numbers, with "
+            f"exact = false; remove {destination} to publish those"
         )
+    for line in lines:
+        console.print(line, soft_wrap=True)
 
 
 def _listed(names: str) -> list[str]:

@@ -75,7 +75,7 @@ def read_recordings(path: Path, features: Sequence[str] = (), label: str = "") -
 
 
 def _of_npz(path: Path) -> list[Recording]:
-    """Each sequence as a stream of its own, called after its recording and numbered where that has several."""
+    """Each sequence as a stream of its own, called after its recording; all are numbered where any has several."""
     found = read_npz(path)
     names = found.recordings or [f"row-{number}" for number in range(len(found.labels))]
     parents = [""] * len(names)

@@ -1,4 +1,4 @@
-"""From logits to the published probability: the model's own number where it has one, else the calibrated forecast."""
+"""From logits to the published probability: the calibrated forecast before the last step, or the model's own number."""
 
 from __future__ import annotations
 
