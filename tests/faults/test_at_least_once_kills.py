@@ -24,7 +24,7 @@ from worker.adapters.kafka_follower import FollowedRecord, Follower
 STEPS = ("polled", "stepped", "produced", "dead_letters_sent", "flushed", "stored", "offsets_committed")
 KILLS = 20
 RECORDS = 1500
-SECONDS_MAX = 300.0
+SECONDS_MAX = 900.0
 
 CONFIG = """
 [kafka]

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from confluent_kafka import IsolationLevel, KafkaException, Producer, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from tools.kafka.jars import KafkaUnavailable, cache_folder, jars
@@ -39,6 +39,8 @@ THROUGHPUT = ("-XX:+UseG1GC",)
 
 LOG_CONFIGURATION = Path(__file__).parent / "log4j2.properties"
 
+SETTLING = {KafkaError.OFFSET_NOT_AVAILABLE, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION}
+"""What is answered while a partition's leader changes."""
 
 _LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -95,7 +97,13 @@ class Kafka:
         """
         deadline = time.monotonic() + seconds_max
         while True:
-            stable, high = self.watermarks(topic, partition)
+            try:
+                stable, high = self.watermarks(topic, partition)
+            except KafkaException as error:
+                # A leader that was elected just now does not know its high watermark yet.
+                if error.args[0].code() not in SETTLING or time.monotonic() > deadline:
+                    raise
+                continue
             if stable == high:
                 return high
             if time.monotonic() > deadline:
