@@ -203,7 +203,7 @@ class DecideSettings(Section):
     threshold: Share = Field(default=0.0, description="Decide from this probability of the likelier answer on; 0: off.")
     max_error: Share = Field(
         default=0.0,
-        description="Instead: step T takes back at most this share of decisions; needs a calibration.",
+        description="Instead: step T takes back at most this share of early ones; needs a calibration.",
     )
 
 
