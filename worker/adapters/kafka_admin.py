@@ -23,9 +23,8 @@ _VISIBLE_POLL_S = 0.05
 """How long to wait between two looks at topics that were just created."""
 _MISSING = {KafkaError._NOENT, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION}
 """Also said of a partition whose leader is being elected."""
-# The client has no types for these two.
-_EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+_EARLIEST: OffsetSpec = OffsetSpec.earliest()  # type: ignore[no-untyped-call]  # the client has no types for it
+_LATEST: OffsetSpec = OffsetSpec.latest()  # type: ignore[no-untyped-call]  # nor for it
 
 
 @dataclass(slots=True, frozen=True)
@@ -57,8 +56,8 @@ class KafkaAdmin:
         self._servers = str(config.get("bootstrap.servers", ""))
         self._timeout = timeout
         self._last_error = ""
-        # The stubs know fewer types of properties than librdkafka.
-        self._admin = AdminClient({**RECONNECT, **config, "error_cb": self._note_error})  # type: ignore[dict-item]
+        properties: dict[str, Any] = {**RECONNECT, **config, "error_cb": self._note_error}
+        self._admin = AdminClient(properties)
 
     def check_reachable(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for an answer. Raises BrokerUnreachable with the last reason heard."""

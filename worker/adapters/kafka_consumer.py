@@ -7,6 +7,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
+from typing import cast
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -378,7 +379,7 @@ class KafkaConsumer:
 def _to_batch(messages: list[Message]) -> RecordBatch:
     count = len(messages)
     # The stubs also allow a dictionary, which is never given back.
-    headers: list[Headers | None] = list(map(Message.headers, messages))  # type: ignore[arg-type]
+    headers = cast("list[Headers | None]", list(map(Message.headers, messages)))
     return RecordBatch(
         partitions=np.fromiter(map(Message.partition, messages), np.int32, count),
         offsets=np.fromiter(map(Message.offset, messages), np.int64, count),

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
-from typing import cast
+from typing import Any, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -75,19 +75,19 @@ class _QueueingProducer(ABC):
                     except BufferError:
                         self._produce_when_space(topic, value, key, partition, None, None, time_ms)
             else:
-                rows = zip(values, keys, partitions, timestamps_ms, headers, strict=True)
+                rows: Iterator[tuple[Any, ...]] = zip(values, keys, partitions, timestamps_ms, headers, strict=True)
                 for value, key, partition, time_ms, record_headers in rows:
                     try:
-                        produce(topic, value, key, partition, None, None, time_ms, record_headers)  # type: ignore[arg-type]
+                        produce(topic, value, key, partition, None, None, time_ms, record_headers)
                     except BufferError:
                         self._produce_when_space(topic, value, key, partition, None, None, time_ms, record_headers)
             self._producer.poll(0)
 
-    def _produce_when_space(self, topic: str, *arguments: object) -> None:
+    def _produce_when_space(self, topic: str, *arguments: Any) -> None:
         while True:
             self._producer.poll(_QUEUE_FULL_POLL_S)
             try:
-                self._producer.produce(topic, *arguments)  # type: ignore[arg-type]  # passed on
+                self._producer.produce(topic, *arguments)
             except BufferError:
                 continue
             return
@@ -218,10 +218,10 @@ class TransactionalKafkaProducer(_QueueingProducer):
         """Queue one record whose offset is known after `flush`."""
         tracked = TrackedRecord()
         # The fifth argument is the callback; given by position, even as None, it hides `on_delivery`, the sixth.
-        arguments = (value, key, partition, tracked.delivered, None, timestamp_ms, headers)
+        arguments: tuple[Any, ...] = (value, key, partition, tracked.delivered, None, timestamp_ms, headers)
         with self._translated(topic):
             try:
-                self._producer.produce(topic, *arguments)  # type: ignore[arg-type]  # passed on
+                self._producer.produce(topic, *arguments)
             except BufferError:
                 self._produce_when_space(topic, *arguments)
         return tracked

@@ -111,14 +111,14 @@ class RocksDBStore:
         """
         directory = Path(path)
         _refuse_damaged(directory)
-        with _translated(directory, opening=True):
+        with translated(directory, opening=True):
             directory.parent.mkdir(parents=True, exist_ok=True)
             options = _options(shared_cache)
             # Without the second argument a re-opened database takes the column family's options from its files.
             database = Rdict(str(directory), options, {"default": options})
         write_options = WriteOptions()
-        # The type stubs show a method; it is a property.
-        write_options.disable_wal = not write_ahead_log  # type: ignore[method-assign,assignment]  # see above
+        # The stubs show a method where there is a property.
+        write_options.disable_wal = not write_ahead_log  # type: ignore[method-assign,assignment]  # a property
         store = cls(directory, database, write_options, clock or SystemClock())
         try:
             store._check_identity(identity)
@@ -217,7 +217,7 @@ class RocksDBStore:
 
     def _release(self) -> None:
         self._closed = True
-        with _translated(self.path):
+        with translated(self.path):
             self._database.close()
 
     def _commit(self, batch: WriteBatch) -> None:
@@ -227,9 +227,9 @@ class RocksDBStore:
 
     @contextmanager
     def _trusted(self) -> Iterator[None]:
-        """As `_translated`; a damage is kept in mind, on disk too: after a restart it may not show at opening."""
+        """As `translated`; a damage is kept in mind, on disk too: after a restart it may not show at opening."""
         try:
-            with _translated(self.path):
+            with translated(self.path):
                 yield
         except StoreCorrupted as error:
             self._damaged = True
@@ -238,7 +238,7 @@ class RocksDBStore:
             raise
 
     def _check_identity(self, identity: StoreIdentity) -> None:
-        with _translated(self.path):
+        with translated(self.path):
             raw: bytes | None = self._database.get(_IDENTITY_KEY)
             stray = None if raw is not None else self._first_key()
         if raw is None:
@@ -276,7 +276,7 @@ class RocksDBStore:
         return key
 
     def _load_position(self) -> None:
-        with _translated(self.path):
+        with translated(self.path):
             raw: bytes | None = self._database.get(_POSITION_KEY)
         if raw is None:
             return
@@ -328,7 +328,7 @@ def _refuse_damaged(directory: Path) -> None:
 
 
 @contextmanager
-def _translated(path: Path, *, opening: bool = False) -> Iterator[None]:
+def translated(path: Path, *, opening: bool = False) -> Iterator[None]:
     """Turn rocksdict's errors, which are all bare `Exception`s that differ only in text, into ours."""
     try:
         yield

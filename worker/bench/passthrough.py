@@ -14,6 +14,7 @@ import gc
 import signal
 from collections.abc import Iterable
 from itertools import chain
+from typing import cast
 
 import numpy as np
 import orjson
@@ -149,13 +150,15 @@ def main() -> None:
         first = consumer.poll(0.05)
         if first is not None:
             messages = [first, *consumer.consume(BATCH_RECORDS - 1, 0)]
-            keys = list(map(Message.key, messages))
+            keys = cast(
+                "list[bytes]", list(map(Message.key, messages))
+            )  # the input of a measurement has keys and values
             if given.transactional and not deadline:
                 producer.begin_transaction()
-            values = outputs(list(map(Message.value, messages)), given.format)  # type: ignore[arg-type]  # none is empty
-            produced(producer, given.output, values, keys)  # type: ignore[arg-type]  # all have keys
+            values = outputs(cast("list[bytes]", list(map(Message.value, messages))), given.format)
+            produced(producer, given.output, values, keys)
             if states is not None:
-                states.touch(keys)  # type: ignore[arg-type]  # all have keys
+                states.touch(keys)
             deadline = deadline or clock.monotonic() + given.interval_ms / 1000
         if deadline and clock.monotonic() >= deadline:
             commit_all()

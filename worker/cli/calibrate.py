@@ -91,8 +91,7 @@ def calibrate(
         for path in write_report(report, model, scores, sequences):
             console.print(f"written: {path}", soft_wrap=True)
     if save:
-        fixed = load_program(model, architecture=architecture).timesteps
-        _save(console, calibration, destination, program, needs_length=fixed is None)
+        _save(console, calibration, destination, program, needs_length=timesteps is not None)
 
 
 def _fitted(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
 from worker.core.codec.controls import read_controls
@@ -45,7 +47,7 @@ class BinaryDecoder:
     def _all_fit(self, values: list[bytes | None]) -> bool:
         if self._value_bytes > self._value_bytes_max or None in values:
             return False
-        return set(map(len, values)) <= {self._value_bytes}  # type: ignore[arg-type]
+        return set(map(len, cast("list[bytes]", values))) <= {self._value_bytes}
 
     def _read(self, values: list[bytes | None]) -> Float32Array:
         columns = np.frombuffer(b"".join(values), "<f4")  # type: ignore[arg-type]
