@@ -23,7 +23,7 @@ from worker.model.graph import stated_shapes
 from worker.model.heads import HEADS
 from worker.model.inputs import ModelInput, inputs_of, only_ids, split
 from worker.model.program import Node, StepProgram
-from worker.model.tensorflow_log import start_notes_left_out
+from worker.model.tensorflow_import import importing_tensorflow
 from worker.model.training import keras_inputs, keras_model_inputs
 
 ROWS_MAX = 256
@@ -123,7 +123,7 @@ def buffered_program(
 
 def _loaded(path: Path) -> Any:
     try:
-        with start_notes_left_out():
+        with importing_tensorflow():
             import keras
     except ModuleNotFoundError as error:
         raise ModelNotStreamable("buffer mode runs the model by Keras, which is not installed", "install it") from error

@@ -17,7 +17,7 @@ from worker.model.files.keras_zip import read_zip
 from worker.model.files.legacy import CLASS_NAMES
 from worker.model.files.reading import ZIP
 from worker.model.rules.table import FLATTENING, RULES
-from worker.model.tensorflow_log import start_notes_left_out
+from worker.model.tensorflow_import import importing_tensorflow
 
 LAYERS = {
     *RULES,
@@ -39,7 +39,7 @@ def load_by_keras_2(path: Path) -> Any:
 
     Raises ModelNotStreamable for a file that names anything else than layers, and what tf_keras raises.
     """
-    with start_notes_left_out():
+    with importing_tensorflow():
         import tf_keras
 
     training = (tf_keras.initializers, tf_keras.regularizers, tf_keras.constraints)

@@ -14,7 +14,7 @@ import numpy as np
 from worker.core.types import BoolArray, Float32Array, Int32Array, Int64Array
 from worker.core.waves import waves
 from worker.model.program import StepProgram
-from worker.model.tensorflow_log import start_notes_left_out
+from worker.model.tensorflow_import import importing_tensorflow
 from worker.model.tensorflow_namespace import TensorFlowNamespace
 
 ROWS = (8, 64, 512, 1024, 2048, 4096, 8192)
@@ -35,7 +35,7 @@ class TensorFlowStepper:
     """
 
     def __init__(self, program: StepProgram) -> None:
-        with start_notes_left_out():
+        with importing_tensorflow():
             import tensorflow as tf
 
         self.features = program.features

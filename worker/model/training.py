@@ -17,7 +17,7 @@ import numpy.typing as npt
 from worker.core.types import Float32Array
 from worker.model.inputs import ModelInput, inputs_of, split
 from worker.model.keras_2 import load_by_keras_2
-from worker.model.tensorflow_log import start_notes_left_out
+from worker.model.tensorflow_import import importing_tensorflow
 
 
 def train_reference(
@@ -35,7 +35,7 @@ def train_reference(
     features (N, T, F), positive (N,): the label of each sequence. Adam on binary cross-entropy. Equal arguments on
     one machine give equal weights. `on_epoch` is called with 1 after each epoch. Imports TensorFlow.
     """
-    with start_notes_left_out():
+    with importing_tensorflow():
         import keras
 
     keras.utils.clear_session()
@@ -82,7 +82,7 @@ def predict(path: Path, features: Float32Array, package: str = KERAS_3) -> Float
 
 
 def _load_by_keras_3(path: Path) -> Any:
-    with start_notes_left_out():
+    with importing_tensorflow():
         import keras
 
     return keras.models.load_model(path, compile=False)

@@ -20,7 +20,7 @@ from worker.model.inputs import ModelInput
 from worker.model.load import load_program
 from worker.model.numpy_stepper import NumpyStepper
 from worker.model.readout import Readout
-from worker.model.tensorflow_log import start_notes_left_out
+from worker.model.tensorflow_import import importing_tensorflow
 
 T, F = 5, 2
 
@@ -180,7 +180,7 @@ def test_an_old_file_without_steps_is_refused_for_its_dimensions_not_for_its_len
 
 
 def test_notes_of_tensorflow_are_left_out_and_all_else_is_written(capfd):
-    with start_notes_left_out():
+    with importing_tensorflow():
         os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\n")
         os.write(2, b"I0000 00:00:1795580832.142613    7691 port.cc:153] oneDNN custom operations are on.\n")
         os.write(2, b"a line of somebody else\n")

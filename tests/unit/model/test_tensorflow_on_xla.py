@@ -1,4 +1,4 @@
-"""XLA compiles the TensorFlow engine before the first batch, and never again: a live batch would wait for it."""
+"""What XLA is given by the TensorFlow engine, by its own dumps: all of it before the first batch, in full float32."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 REFERENCE = Path(__file__).parents[3] / "examples" / "basic_motions" / "badminton.keras"
 STEPPED = """
@@ -34,11 +36,25 @@ print(compiled, len(list(dumps.glob("*before_optimizations.txt"))), len(ROWS))
 """
 
 
-def test_no_batch_waits_for_xla(tmp_path):
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text"}
-    command = [sys.executable, "-c", STEPPED, str(tmp_path), str(REFERENCE)]
+@pytest.fixture(scope="module")
+def dumps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Where the dumps are, and what was printed of them."""
+    place = tmp_path_factory.mktemp("xla")
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_dump_to={place} --xla_dump_hlo_as_text"}
+    command = [sys.executable, "-c", STEPPED, str(place), str(REFERENCE)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    before, after, rows = map(int, done.stdout.split())
+    return place, done.stdout
+
+
+def test_no_live_batch_waits_for_a_compilation(dumps: tuple[Path, str]) -> None:
+    before, after, rows = map(int, dumps[1].split())
     assert before >= rows  # the dumps are what is counted
     assert after == before
+
+
+def test_no_product_may_be_rounded_to_tensor_float_32(dumps: tuple[Path, str]) -> None:
+    texts = [file.read_text() for file in dumps[0].glob("*before_optimizations.txt")]
+    products = [line for text in texts for line in text.splitlines() if " dot(" in line]
+    assert len(products) > len(texts)
+    assert [line for line in products if "operand_precision={highest,highest}" not in line] == []

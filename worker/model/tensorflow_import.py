@@ -1,9 +1,10 @@
-"""TensorFlow's notes while it is imported, which are not for the user."""
+"""How TensorFlow is imported: silent, exact in float32 and modest on a GPU."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +14,16 @@ _NOTE = re.compile(rb"WARNING: All log messages before absl::InitializeLog|[IW]\
 
 
 @contextmanager
-def start_notes_left_out() -> Iterator[None]:
-    """Keep TensorFlow's notes from standard error; what else is written there follows at the end.
+def importing_tensorflow() -> Iterator[None]:
+    """Within this import tensorflow, or what imports it.
 
-    `TF_CPP_MIN_LOG_LEVEL` alone does not: some come before its log is initialised.
+    Its notes are kept from standard error; what else is written there follows at the end. Products of float32 are not
+    rounded to TensorFloat-32, which GPUs since Ampere do unasked, with an error of 1e-3. A GPU's memory is taken as it
+    is needed, so that several workers share one, unless TF_FORCE_GPU_ALLOW_GROWTH says otherwise.
     """
+    # TF_CPP_MIN_LOG_LEVEL alone does not silence it: some notes come before its log is initialised.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     kept = os.dup(2)
     try:
         with tempfile.TemporaryFile() as written:
@@ -33,3 +38,5 @@ def start_notes_left_out() -> Iterator[None]:
                         os.write(2, line)
     finally:
         os.close(kept)
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].config.experimental.enable_tensor_float_32_execution(False)
