@@ -12,7 +12,7 @@ class HoldingStepper:
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
-        self.features, self.state_size, self.outputs = inner.features, inner.state_size, inner.outputs
+        self.features, self.state_size, self.columns = inner.features, inner.state_size, inner.columns
         self.releases_lock = inner.releases_lock
         self.held: dict[int, Any] = {}
 

@@ -104,6 +104,8 @@ def assembled(settings: Settings, hook: Hook = no_hook) -> Iterator[Worker]:
     input_topic = InputTopic(topic_id, partitions)
     fingerprint = model.program.fingerprint
     metrics = Metrics(version=__version__, model=fingerprint[:8], librdkafka=library_version())
+    calibration = model.readout.calibration
+    metrics.calibrated(float("nan") if calibration is None else float(calibration.drift[1]))
     before = previous_exit(settings.state.directory)
     if before is not None:
         metrics.ended_before(before.reason, before.code, before.at_ms / 1000)
@@ -269,6 +271,7 @@ def _opener(parts: _Parts, delivery: Delivery, encoder: OutputEncoder) -> Opener
         encoder=encoder,
         on_model_change=settings.model.on_change,
         idle_timeout_ms=settings.sequence.idle_timeout_ms,
+        decides=bool(settings.decide.threshold or settings.decide.max_error),
     )
     topic = settings.topics.input
     files = _restore_files(parts)

@@ -6,7 +6,7 @@ No label holds a stream's key. Names are part of the contract with dashboards an
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
@@ -49,8 +49,7 @@ class Metrics:
         self.sequences_started = counter("sequences_started_total", "Sequences begun.")
         self.sequences_ended = counter("sequences_ended_total", "Sequences ended, by reason.", "ended_by")
         self.non_finite_states = counter("non_finite_states_total", "Samples whose numbers were not finite.")
-        self.forecast_drift = gauge("forecast_drift", "Mean increment a step of calibrated forecasts; 0 if they hold.")
-        self.forecast_slope = gauge("forecast_slope", "Slope of that increment on the forecast before; 0 if they hold.")
+        self._forecast_gauges(gauge)
         self.batch_records = histogram("batch_records", "Records of a polled batch.", BATCH_BUCKETS)
         self.latency = histogram(
             "input_age_seconds", "Age of a batch's newest record when its outputs were produced.", LATENCY_BUCKETS
@@ -122,6 +121,17 @@ class Metrics:
         self.non_finite_states.inc(not_finite)
         for reason, count in ended.items():
             self.sequences_ended.labels(reason.name.lower()).inc(count)
+
+    def _forecast_gauges(self, gauge: Callable[..., Gauge]) -> None:
+        self.forecast_drift = gauge("forecast_drift", "Mean increment a step of calibrated forecasts; 0 if they hold.")
+        self.forecast_slope = gauge("forecast_slope", "Slope of that increment on the forecast before; 0 if they hold.")
+        self.forecast_slope_expected = gauge(
+            "forecast_slope_expected", "That slope on the calibration's own recordings; NaN without a calibration."
+        )
+
+    def calibrated(self, slope: float) -> None:
+        """The slope that the calibration's own recordings had."""
+        self.forecast_slope_expected.set(slope)
 
     def forecasts_drift(self, mean: float, slope: float) -> None:
         """See `worker.core.forecast_drift`."""

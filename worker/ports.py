@@ -24,14 +24,15 @@ class Stepper(Protocol):
 
     features: int
     state_size: int
-    outputs: int
+    columns: int
+    """Of its answers: K logits, and K scores behind them where the program has state weights."""
     releases_lock: bool
     """Whether `step_batch` runs without the interpreter's lock, so that another thread goes on beside it."""
 
     def step_batch(
         self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array
     ) -> Float32Array:
-        """Step record i's sample `features[i]` on row `states[slots[i]]`, in place; return logits (N, K) float32.
+        """Step record i's sample `features[i]` on row `states[slots[i]]`, in place; return (N, columns) float32.
 
         slots (N,) may repeat: then the rows' order is the order of the steps. steps (N,) is the 1-based model step
         of each record; where it is 1 the row's content is ignored and the initial state is used.

@@ -75,6 +75,9 @@ def load_model(settings: Settings) -> ServedModel:
     program = load_program(
         path, timesteps=settings.sequence.length or None, architecture=architecture, mode=settings.model.mode
     )
+    readout = Readout(program, calibration_for(program, path, settings.model.calibration))
+    if readout.calibration is not None and readout.calibration.state_weights is not None:
+        program = program.with_state_weights(readout.calibration.state_weights)
     stepper = stepper_for(program, settings.model.engine)
     verify_engine(program, stepper)
     if settings.model.engine == "auto" and (reason := operations_of(program)[1]):
@@ -90,7 +93,6 @@ def load_model(settings: Settings) -> ServedModel:
             f"input.features names {len(settings.input.features)} fields, the model takes {program.features} features",
             "name one field per feature, in the model's order",
         )
-    readout = Readout(program, calibration_for(program, path, settings.model.calibration))
     if readout.calibration_id is not None and length != program.timesteps:
         raise ConfigError(
             f"sequence.length = {length}: the calibration of {path} forecasts step {program.timesteps}",

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 
 from worker.core.codec import OutputEncoder
+from worker.core.deciding import UNDECIDED
 from worker.core.idle import IdleIndex
 from worker.core.slots import StreamTable
 from worker.core.state_row import Flag, check_row, decode_row, row_event_time, row_fingerprint
@@ -23,7 +24,8 @@ class Takeover:
     """Called once for each partition that is about to run.
 
     With `refuse` a first row of another model stops the worker; with `reset` the sequences of other models are ended;
-    with `finish` they go on where their model is one of the table's, and stop the worker where it is not.
+    with `finish` they go on where their model is one of the table's, and stop the worker where it is not. `decides`:
+    sequences are decided early, so that every record says whether it decides.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class Takeover:
         encoder: OutputEncoder,
         on_model_change: str,
         idle_timeout_ms: int,
+        decides: bool = False,
     ) -> None:
         self._table = table
         self._delivery = delivery
         self._encoder = encoder
         self._on_model_change = on_model_change
         self._idle_timeout_ms = idle_timeout_ms
+        self._decides = decides
 
     def prepare(self, partition: OwnedPartition) -> None:
         """Raises StateFromAnotherModel for rows that this worker must not touch.
@@ -92,16 +96,19 @@ class Takeover:
     def _end_sequences(self, partition: OwnedPartition, rows: list[tuple[bytes, bytes]]) -> None:
         theirs = row_fingerprint(rows[0][1])[:4].hex()
         log.warning("partition %d: ending %d sequences of model %s", partition.index, len(rows), theirs)
-        closings = closing_records(partition.index, rows, self._table.row_format.outputs)
+        closings = closing_records(partition.index, rows, self._table.row_format.outputs, decides=self._decides)
         self._table.forget(partition.index, [key for key, _ in rows])
         self._delivery.send(closings, self._encoder.encode(closings))
         self._delivery.commit([partition], [])
 
 
-def closing_records(partition: int, rows: list[tuple[bytes, bytes]], outputs: int) -> PredictionBatch:
+def closing_records(
+    partition: int, rows: list[tuple[bytes, bytes]], outputs: int, *, decides: bool = False
+) -> PredictionBatch:
     """The last word on sequences whose model is gone: the numbers of their last sample once more, never exact.
 
-    A model with another number of outputs leaves no numbers. `source` is the sequence's own last record.
+    A model with another number of outputs leaves no numbers. `source` is the sequence's own last record. None of them
+    decides its sequence, and where sequences are decided early (`decides`) they say so.
     """
     decoded = [decode_row(row) for _, row in rows]
     count = len(rows)
@@ -129,4 +136,5 @@ def closing_records(partition: int, rows: list[tuple[bytes, bytes]], outputs: in
         closing=np.ones(count, np.bool_),
         ended_by=np.full(count, EndedBy.MODEL_CHANGE, np.uint8),
         sequence_ids=[row.sequence_id for row in decoded],
+        decisions=np.full(count, UNDECIDED, np.int16) if decides else None,
     )

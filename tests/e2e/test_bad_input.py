@@ -211,6 +211,7 @@ def test_state_of_another_model_is_refused_or_its_sequences_are_ended(job, tmp_p
     other = tmp_path / "other.keras"
     shutil.copy(FOLDER / "other.keras", other)
     one.sections["model"] = {"path": str(other)}
+    one.sections["decide"] = {"threshold": 0.9}
     one.start()
     assert one.wait() == 2
     one_line(one, "model", "--on-model-change reset")
@@ -225,4 +226,5 @@ def test_state_of_another_model_is_refused_or_its_sequences_are_ended(job, tmp_p
     assert {(output["ended_by"], output["final"], output["step"]) for _, output in closings} == {
         ("model_change", True, 1)
     }
+    assert {output["decision"] for _, output in closings} == {None}
     assert outputs[-1][1]["step"] == 1, "the new model starts a sequence of its own"

@@ -11,8 +11,7 @@ import pytest
 from tests.e2e.harness import sample
 from tests.model_files import FOLDER
 from worker.model.buffered import load_buffered
-from worker.model.calibration import forecasts_of
-from worker.model.calibration_fit import fit_calibration, partial_logits
+from worker.model.calibration_fit import fit_calibration, forecasts_of, partial_logits, states_by_step
 from worker.model.load import load_program
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
@@ -77,9 +76,10 @@ def test_a_graph_publishes_what_its_float64_evaluation_says_and_null_before_its_
 def test_a_calibrated_model_publishes_forecasts_in_place_of_its_own_numbers_until_its_last_step(job, tmp_path):
     path, side_car = GOLDENS / "lstm_dropout.keras", tmp_path / "calibration.json"
     program = load_program(path)
-    samples = np.random.default_rng(4).standard_normal((40, 6, 3)).astype(np.float32)
-    logits = partial_logits(program, samples)
-    calibration = fit_calibration(program, logits, "test")
+    samples = np.random.default_rng(4).standard_normal((200, 6, 3)).astype(np.float32)
+    logits, names = partial_logits(program, samples), [str(i) for i in range(200)]
+    calibration, _ = fit_calibration(program, logits, names, "test", states=states_by_step(program, samples))
+    assert calibration.state_weights is not None
     calibration.save(side_car)
     one = job()
     one.sections["model"] = {"path": str(path), "calibration": str(side_car)}
@@ -95,7 +95,7 @@ def test_a_calibrated_model_publishes_forecasts_in_place_of_its_own_numbers_unti
     assert (closed["final"], closed["exact"], closed["decision"]) == (True, False, None), "step 6 was not reached"
     assert closed["probability"] == outputs.pop()["probability"]
     outputs.pop()
-    forecasts = forecasts_of(calibration.table(), program.activation, logits[:1])[0, :, 0]
+    forecasts = forecasts_of(program, calibration, samples[:1])[0, :, 0]
     wanted = [*forecasts, program.outputs_of(logits[0, -1:])[0, 0]]
     np.testing.assert_allclose([output["probability"] for output in outputs], wanted, atol=1e-6)
     np.testing.assert_allclose([output["logit"] for output in outputs], logits[0, :, 0], atol=1e-6)

@@ -68,7 +68,7 @@ class KindDecoder:
 class DigestStepper:
     """state[0] is the digest that `tests.sim.owned.step` computes; exact, since it is below 2^24."""
 
-    features, state_size, outputs = 2, 1, 1
+    features, state_size, columns = 2, 1, 1
     releases_lock = True
 
     def step_batch(self, slots: Any, features: Any, states: Any, steps: Any) -> Any:
@@ -84,8 +84,11 @@ class LogitReadout:
     computed_from = 1
     calibration_id = None
 
-    def publish(self, logits: Any, steps: Any) -> Any:
-        return logits, steps > 0
+    def publish(self, answers: Any, steps: Any) -> Any:
+        return answers, self.exact(steps)
+
+    def exact(self, steps: Any) -> Any:
+        return steps > 0
 
 
 class DigestModel:

@@ -40,9 +40,11 @@ def calibrated_prefix(tmp_path):
     path, side_car = TESTS / "goldens" / "lstm_dropout.keras", tmp_path / "calibration.json"
     program = load_program(path)
     samples = np.random.default_rng(1).standard_normal((50, 6, 3)).astype(np.float32)
-    calibration = fit_calibration(program, partial_logits(program, samples), "test")
-    none_taken_back = {"decided_early": np.full(len(ERRORS), 50), "taken_back": np.zeros(len(ERRORS))}
-    replace(calibration, **none_taken_back).save(side_car)
+    calibration = fit_calibration(program, partial_logits(program, samples), [str(i) for i in range(50)], "test")[0]
+    fifty = np.full(len(ERRORS), 50)
+    replace(calibration, decided_early=fifty, decided_share=fifty.astype(float), taken_back=np.zeros(len(ERRORS))).save(
+        side_car
+    )
     return {"path": str(path), "calibration": str(side_car)}
 
 

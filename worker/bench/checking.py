@@ -16,6 +16,7 @@ from worker.bench.setup import admin
 from worker.config import load_settings
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
+from worker.model.program import StepProgram
 from worker.serving import ServedModel, load_model
 
 SAMPLED_STREAMS = 20
@@ -84,9 +85,18 @@ def reference(model: ServedModel, features: Float32Array) -> list[Numbers]:
         padded = np.zeros((1, length, features.shape[1]))
         padded[0, : len(sequence)] = sequence
         logits = model.program.whole(padded)[0, : len(sequence)].astype(np.float32)
-        probabilities, _ = model.readout.publish(logits, steps)
+        probabilities, _ = model.readout.publish(_with_scores(model.program, logits, sequence), steps)
         expected += [Numbers(int(step), float(row[-1])) for step, row in zip(steps, probabilities, strict=True)]
     return expected
+
+
+def _with_scores(program: StepProgram, logits: Float32Array, sequence: Float32Array) -> Float32Array:
+    """Logits (T, K) and what an engine adds to them for a calibration that uses the state: (T, columns)."""
+    answers, state = np.empty((len(logits), program.columns), np.float32), np.zeros((1, program.state_size), np.float32)
+    for t in range(len(logits) if program.columns > program.outputs else 0):
+        answers[t : t + 1], state = program.step(sequence[None, t], state, np.array([t + 1], np.int32))
+    answers[:, : program.outputs] = logits
+    return answers
 
 
 def difference(actual: Sequence[Numbers], expected: Sequence[Numbers]) -> str:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import typer
 from rich.console import Console
 
+from worker.cli.calibration_pictures import check_drawable
 from worker.cli.calibration_report import SCORING_PARTS, Report, print_report, scored, write_report
 from worker.cli.options import BootstrapOption, ConfigOption, SetOption, settings_from
 from worker.cli.progress import progress
@@ -20,9 +21,9 @@ from worker.model.calibration import Calibration, Program, check_replaceable, si
 from worker.model.calibration_fit import (
     check_calibratable,
     check_logits,
-    cross_fitted,
     fit_calibration,
     partial_logits,
+    states_by_step,
 )
 from worker.model.datasets import Recording, Sequences, is_class, is_positive, of_split, read_recordings, sequences_of
 from worker.model.load import check_timesteps, load_program
@@ -75,7 +76,9 @@ def calibrate(
     length = check_calibratable(program, str(model))
     destination = output or side_car_path(model)
     if save:
-        check_replaceable(destination, program, model)
+        check_replaceable(destination, program, model, named=output is not None)
+    if report is not None:
+        check_drawable()
     if data.startswith(TOPIC):
         settings = settings_from(config, overrides, bootstrap_servers)
         sequences = read_topic(console, settings, data.removeprefix(TOPIC), program, length)
@@ -98,22 +101,24 @@ def _fitted(
     console: Console, program: Program, sequences: Sequences, labels: npt.NDArray[np.bool_] | None, data_name: str
 ) -> tuple[Calibration, Report]:
     """The calibration, and its scores on sequences forecast without themselves."""
-    with progress(console, "stepping", len(sequences) * sequences.features.shape[1]) as advance:
+    timesteps = sequences.features.shape[1]
+    with progress(console, "stepping", len(sequences) * timesteps) as advance:
         logits = partial_logits(program, sequences.features, advance)
-    check_logits(logits)
-    with progress(console, "fitting", len(sequences)) as advance:
-        cross_fit = cross_fitted(logits, program.activation, sequences.recordings, advance)
+    check_logits(logits, sequences.recordings)
     method = f"{len(set(sequences.recordings))} recordings of {data_name}"
-    calibration = fit_calibration(program, logits, method, cross_fit)
+    with progress(console, "fitting", timesteps - 1) as advance:
+        states = states_by_step(program, sequences.features)
+        calibration, cross_fit = fit_calibration(
+            program, logits, sequences.recordings, method, states=states, on_progress=advance
+        )
     with progress(console, "scoring", SCORING_PARTS) as advance:
         scores = scored(
             program,
             sequences,
             logits,
             labels,
-            cross_fit.forecasts,
+            cross_fit,
             calibration.decisions,
-            by_recording=cross_fit.by_recording,
             with_platt=True,
             on_progress=advance,
         )
@@ -148,8 +153,13 @@ def _labels(
     outputs, is_softmax = program.outputs, program.activation == "softmax"
     if not positive and not classes:
         return None
+    if outputs > 1 and not is_softmax:
+        raise ConfigError(
+            f"{outputs} outputs that are not classes cannot be scored on labels",
+            "leave --positive and --classes out to score against the model's last step",
+        )
     if positive and (outputs > 1 or classes):
-        way_out = "name the labels of its outputs by --classes" if is_softmax else "score against its last step"
+        way_out = "name the labels of its outputs by --classes" if is_softmax else "leave --classes out"
         raise ConfigError(f"--positive is for a model of one output, without --classes; this has {outputs}", way_out)
     if positive:
         return is_positive(sequences.labels, positive)[:, None]

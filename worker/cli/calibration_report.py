@@ -15,8 +15,8 @@ from rich.table import Table
 from worker.cli.calibration_pictures import CALIBRATED, OWN_NUMBER, PARTIAL_SUM, PLATT, draw_report
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
-from worker.model.calibration import Program
-from worker.model.calibration_fit import published_paths
+from worker.model.calibration import Program, own_predictors
+from worker.model.calibration_fit import CrossFit, published_paths
 from worker.model.calibration_scores import (
     Estimate,
     StepScores,
@@ -48,6 +48,8 @@ class Report:
     scores: list[StepScores]
     published: Float32Array
     """(N, T, K) what a worker would publish, cross-fitted; NaN before the first step that says anything."""
+    own: Float32Array
+    """(N, T, K) what the model itself has at each step."""
     targets: npt.NDArray[np.float64]
     """(N, K)."""
     against: str
@@ -69,36 +71,37 @@ def scored(
     sequences: Sequences,
     logits: Float32Array,
     labels: npt.NDArray[np.bool_] | None,
-    forecasts: Float32Array,
+    cross_fit: CrossFit,
     decisions: DecisionCounts,
     *,
-    by_recording: bool = True,
     with_platt: bool,
     on_progress: Callable[[float], None] | None = None,
 ) -> Report:
-    """The model's own number, calibrated forecast and, for labels of one output, a Platt step at the table's steps.
+    """The model's own number, calibrated forecast and, with labels, a Platt step at the table's steps.
 
-    logits (N, T, K). Scored against labels (N, K), without them against the model's own numbers at step T. `forecasts`
-    (N, T - 1, K): of a calibration that has not seen the sequence. `on_progress` is called with parts done of
-    SCORING_PARTS.
+    logits (N, T, K). Scored against labels (N, K), without them against the model's own numbers at step T.
+    `on_progress` is called with parts done of SCORING_PARTS.
     """
     timesteps, first = logits.shape[1], program.computed_from
     own = np.stack([program.outputs_of(logits[:, t]) for t in range(timesteps)], axis=1)
-    published = published_paths(program, logits, forecasts)
+    published = published_paths(program, logits, cross_fit.forecasts)
     contenders: dict[str, npt.NDArray[np.floating]] = {
         PARTIAL_SUM if program.exactness == "end" else OWN_NUMBER: own,
         CALIBRATED: published,
     }
     targets = (own[:, -1] if labels is None else labels).astype(np.float64)
-    if labels is not None and labels.shape[1] == 1 and with_platt:
-        contenders[PLATT] = platt_forecasts(logits[:, :, 0], labels[:, 0], sequences.recordings)[:, :, None]
     classes = program.activation == "softmax"
     steps = _steps_shown(first, timesteps)
+    if labels is not None and with_platt:
+        flat = logits.reshape(-1, logits.shape[2]).astype(np.float64)
+        predictors = own_predictors(flat, program.activation).reshape(logits.shape)
+        contenders[PLATT] = platt_forecasts(predictors, labels, cross_fit.folds, steps, classes=classes)
     a_score = SCORING_PARTS / len(steps) / len(contenders)
     rows = scores_by_step(
         contenders,
         targets,
         sequences.recordings,
+        cross_fit.folds,
         steps,
         labelled=labels is not None,
         classes=classes,
@@ -108,7 +111,19 @@ def scored(
     base = counted_once(log_loss_score(mean, targets, classes=classes), len(targets))
     against = f"the model at step {timesteps}" if labels is None else "labels"
     paths = published[:, first - 1 :].transpose(0, 2, 1).reshape(-1, timesteps - first + 1)
-    return Report(rows, published, targets, against, base, drift(paths), first, classes, decisions, by_recording)
+    return Report(
+        scores=rows,
+        published=published,
+        own=own,
+        targets=targets,
+        against=against,
+        base_rate=base,
+        drift=drift(paths),
+        first=first,
+        classes=classes,
+        decisions=decisions,
+        by_recording=cross_fit.by_recording,
+    )
 
 
 def _steps_shown(first: int, timesteps: int) -> list[int]:
@@ -138,11 +153,18 @@ def table_of(report: Report) -> tuple[list[str], list[list[str]]]:
     several = report.published.shape[2] > 1
     area = "mean AUC" if several else "AUC"
     of_what = " of the likeliest class" if report.classes else (", mean of outputs" if several else "")
-    headings = ["step", "forecast", "log loss", *([area] if labelled else []), f"calibration error{of_what}"]
+    headings = [
+        "step",
+        "sequences",
+        "forecast",
+        "log loss",
+        *([area] if labelled else []),
+        f"calibration error{of_what}",
+    ]
     rows = []
     for score in report.scores:
         numbers = [score.log_loss, *([score.auc] if score.auc is not None else []), score.calibration_error]
-        rows.append([str(score.step), score.contender, *(_cell(each) for each in numbers)])
+        rows.append([str(score.step), str(len(report.published)), score.contender, *(_cell(each) for each in numbers)])
     return headings, rows
 
 
@@ -157,14 +179,15 @@ def _short(number: float) -> str:
 
 
 def print_report(console: Console, report: Report, sequences: Sequences) -> None:
-    """The table, and whether the forecast drifts."""
+    """The table, whether the forecast drifts, and what early decisions can be promised."""
     console.print(summary(report, sequences), soft_wrap=True)
     headings, rows = table_of(report)
     table = Table()
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "forecast" else "right")
     for before, row in zip([None, *rows], rows, strict=False):
-        table.add_row("" if before is not None and before[0] == row[0] else row[0], *row[1:])
+        again = before is not None and before[0] == row[0]
+        table.add_row(*(["", ""] if again else row[:2]), *row[2:])
     console.print(table)
     for line in [drift_line(report), *decision_lines(report)]:
         console.print(line, soft_wrap=True)
@@ -207,8 +230,10 @@ def write_report(folder: Path, model: Path, report: Report, sequences: Sequences
             title=f"{model.name}: {len(sequences)} sequences of {recordings} recording{'s' * (recordings > 1)}",
             scores=report.scores,
             base_rate=report.base_rate,
+            own=report.own,
             published=report.published,
             targets=report.targets,
+            recordings=sequences.recordings,
             first=report.first,
             classes=report.classes,
         )

@@ -27,7 +27,8 @@ SEQUENCES_MAX = 100_000
 def read_topic(console: Console, settings: Settings, topic: str, program: Program, timesteps: int) -> Sequences:
     """Sequences of `timesteps` samples that are complete and untainted; at most SEQUENCES_MAX.
 
-    A stream's sequences count as one recording. Raises ConfigError where the topic is missing or holds none.
+    A stream's sequences count as one recording. Raises ConfigError where the topic is missing or holds none, or where
+    the settings give sequences another length.
     """
     admin = KafkaAdmin(settings.admin_properties(), timeout=TIMEOUT_SECONDS)
     admin.check_reachable(TIMEOUT_SECONDS)
@@ -41,7 +42,7 @@ def read_topic(console: Console, settings: Settings, topic: str, program: Progra
         value_bytes_max=settings.input.max_bytes,
         future_ms_max=settings.input.max_future_ms,
     )
-    collector = SequenceCollector(SequenceRules(timesteps, OnGap(settings.sequence.on_gap)))
+    collector = SequenceCollector(_rules(settings, timesteps))
     first = admin.start_offsets(topic, range(partitions))
     last = admin.end_offsets(topic, range(partitions), read_committed=True)
     reader = Follower(
@@ -69,6 +70,17 @@ def read_topic(console: Console, settings: Settings, topic: str, program: Progra
         )
     names = [key.hex() for key, _ in found]
     return Sequences(np.stack([samples for _, samples in found]), [""] * len(found), names)
+
+
+def _rules(settings: Settings, timesteps: int) -> SequenceRules:
+    """A worker's with these settings. Raises ConfigError where its sequences have another length."""
+    sequence = settings.sequence
+    if sequence.length not in (0, timesteps):
+        raise ConfigError(
+            f"sequence.length = {sequence.length}: a calibration forecasts step {timesteps}",
+            "leave sequence.length at 0",
+        )
+    return SequenceRules(timesteps, OnGap(sequence.on_gap), sequence.idle_timeout_ms)
 
 
 def _batch(records: list[FollowedRecord]) -> RecordBatch:

@@ -17,16 +17,17 @@ from worker.cli.calibration_report import print_report, scored
 from worker.cli.progress import progress
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
-from worker.model.calibration import Calibration, forecasts_of, side_car_path
+from worker.model.calibration import Calibration, side_car_path
 from worker.model.calibration_fit import (
-    FOLDS,
     SEQUENCES_MIN,
-    cross_fitted,
+    CrossFit,
     fit_calibration,
-    folds_of,
+    forecasts_of,
     partial_logits,
+    states_by_step,
 )
 from worker.model.datasets import Recording, Sequences, is_positive, of_split, read_recordings, sequences_of
+from worker.model.folds import FOLDS, folds_of
 from worker.model.load import load_program
 from worker.model.training import train_reference
 
@@ -101,9 +102,10 @@ def _train(
         _train_one(sequences.features, labels, output, plan, advance)
         program = load_program(output)
         if not plan.cross_fit:
-            logits = partial_logits(program, sequences.features)
-            # Without what was left out: such forecasts are too sure, so no early decision is promised on them.
-            return fit_calibration(program, logits, f"{count} training recordings of {plan.data_name}")
+            logits, states = partial_logits(program, sequences.features), states_by_step(program, sequences.features)
+            method = f"{count} training recordings of {plan.data_name}"
+            # Of training recordings forecasts are too sure, so no early decision is promised on them.
+            return fit_calibration(program, logits, sequences.recordings, method, states=states, promises=False)[0]
         logits = np.empty((*sequences.features.shape[:2], program.outputs), np.float32)
         folds = folds_of(labels[:, None].astype(np.float32), sequences.recordings).of_sequence
         with tempfile.TemporaryDirectory() as directory:
@@ -113,7 +115,8 @@ def _train(
                 _train_one(sequences.features[~left_out], labels[~left_out], path, plan, advance)
                 logits[left_out] = partial_logits(load_program(path), sequences.features[left_out])
     method = f"{count} training recordings of {plan.data_name}, each stepped by a model trained without it"
-    return fit_calibration(program, logits, method, cross_fitted(logits, program.activation, sequences.recordings))
+    # The models' logits mean the same, their states do not.
+    return fit_calibration(program, logits, sequences.recordings, method)[0]
 
 
 def _train_one(
@@ -147,9 +150,17 @@ def _report_test(console: Console, model: Path, calibration: Calibration, sequen
     console.print(f"accuracy on {len(sequences)} test sequences: {_accuracy(model, sequences, labels)}")
     program = load_program(model)
     logits = partial_logits(program, sequences.features)
-    forecasts = forecasts_of(calibration.table(), program.activation, logits)
+    forecasts = forecasts_of(program, calibration, sequences.features)
     print_report(
         console,
-        scored(program, sequences, logits, labels[:, None], forecasts, calibration.decisions, with_platt=False),
+        scored(
+            program,
+            sequences,
+            logits,
+            labels[:, None],
+            CrossFit(forecasts, np.zeros(len(sequences), np.int64), by_recording=True),
+            calibration.decisions,
+            with_platt=False,
+        ),
         sequences,
     )

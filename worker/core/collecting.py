@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from worker.core.idle import IdleIndex
 from worker.core.sequence import Effect, OpenSequence, SequenceRecord, SequenceRules, advance
 from worker.core.types import DecodedBatch, EndedBy, Float32Array, Kind, RecordBatch
 
@@ -22,6 +24,8 @@ class SequenceCollector:
     def __init__(self, rules: SequenceRules) -> None:
         self._rules = rules
         self._streams: dict[tuple[int, bytes], _Stream] = {}
+        self._watermarks: dict[int, int] = {}
+        self._idle: defaultdict[int, IdleIndex] = defaultdict(lambda: IdleIndex(rules.idle_timeout_ms))
 
     def add(self, batch: RecordBatch, decoded: DecodedBatch) -> list[tuple[bytes, Float32Array]]:
         """Stream key and samples (T, F) of each sequence that these records complete; partitions in offset order."""
@@ -29,8 +33,11 @@ class SequenceCollector:
         for i, key in enumerate(batch.keys):
             if not key:
                 continue
-            stream = self._streams.setdefault((int(batch.partitions[i]), key), _Stream())
-            verdict = advance(stream.sequence, _record(batch, decoded, i), self._rules)
+            partition, record = int(batch.partitions[i]), _record(batch, decoded, i)
+            if record.kind is not Kind.REJECTED:
+                self._advance_watermark(partition, record.event_time)
+            stream = self._streams.setdefault((partition, key), _Stream())
+            verdict = advance(stream.sequence, record, self._rules)
             if not stream.sequence.is_open or verdict.closed_by:
                 stream.samples = []
             if verdict.effect is not Effect.STEPPED:
@@ -42,7 +49,22 @@ class SequenceCollector:
             if verdict.ended_by:
                 stream.samples = []
                 stream.sequence = OpenSequence()
+            elif self._rules.idle_timeout_ms:
+                self._idle[partition].watch(key, record.event_time)
         return complete
+
+    def _advance_watermark(self, partition: int, event_time: int) -> None:
+        """Drop the open sequences that a record of this event time makes idle, before the record itself counts."""
+        if not self._rules.idle_timeout_ms or event_time <= self._watermarks.get(partition, -1):
+            return
+        self._watermarks[partition] = event_time
+
+        def last_event_time(key: bytes) -> int | None:
+            sequence = self._streams[partition, key].sequence
+            return sequence.event_time if sequence.is_open else None
+
+        for key in self._idle[partition].expire(event_time, last_event_time):
+            self._streams[partition, key] = _Stream()
 
 
 def _record(batch: RecordBatch, decoded: DecodedBatch, i: int) -> SequenceRecord:

@@ -37,22 +37,35 @@ class Readout(Protocol):
     computed_from: int
     """The first step whose logits say anything; before it they are null."""
 
-    def publish(self, logits: Float32Array, steps: Int32Array) -> tuple[Float32Array, BoolArray]:
-        """logits (N, K) and steps (N,) → probabilities (N, K), NaN where there is none, and exact (N,)."""
+    def publish(self, answers: Float32Array, steps: Int32Array) -> tuple[Float32Array, BoolArray]:
+        """An engine's answers (N, columns) at steps (N,) → probabilities (N, K), NaN where there is none, and exact
+        (N,)."""
+
+    def exact(self, steps: Int32Array) -> BoolArray:
+        """The same exact (N,) alone."""
 
 
 def numbers(
-    readouts: Sequence[Readout], models: UInt8Array | None, logits: Float32Array, steps: Int32Array
+    readouts: Sequence[Readout], models: UInt8Array | None, answers: Float32Array, steps: Int32Array, outputs: int
 ) -> tuple[Float32Array, BoolArray]:
     """`Readout.publish` of each row by its own model; `models` None: all are of the first."""
     if models is None:
-        return readouts[0].publish(logits, steps)
-    probabilities, exact = np.empty_like(logits), np.empty(len(steps), np.bool_)
+        return readouts[0].publish(answers, steps)
+    probabilities, exact = np.empty((len(steps), outputs), np.float32), np.empty(len(steps), np.bool_)
     for number, readout in enumerate(readouts):
         mine = np.flatnonzero(models == number)
         if len(mine):
-            probabilities[mine], exact[mine] = readout.publish(logits[mine], steps[mine])
+            probabilities[mine], exact[mine] = readout.publish(answers[mine], steps[mine])
     return probabilities, exact
+
+
+def _exact(readouts: Sequence[Readout], models: UInt8Array | None, steps: Int32Array) -> BoolArray:
+    if models is None:
+        return readouts[0].exact(steps)
+    exact = np.empty(len(steps), np.bool_)
+    for number, readout in enumerate(readouts):
+        exact[models == number] = readout.exact(steps[models == number])
+    return exact
 
 
 def _said(
@@ -95,31 +108,33 @@ class Published:
     predictions: PredictionBatch
     not_finite: int
     forecasts: tuple[Float32Array, Float32Array] | None = None
-    """Probabilities before and after one sample of a stream each, all of one sequence: what a drift shows in."""
+    """Probabilities (n,) before and after each sample that goes on with a sequence, of every output: what a drift
+    shows in. None without a calibration."""
 
 
 def publish(
     batch: RecordBatch,
     routed: Routed,
-    logits: Float32Array,
+    answers: Float32Array,
     readouts: Sequence[Readout],
     table: StreamTable,
     emission: Emission,
 ) -> Published:
     """Output rows of a routed batch; `readouts` of the served model and of those whose sequences are finished.
 
-    logits (n, K) of `routed.stepped`; the table's last published numbers are brought up to date.
+    answers (n, columns) of the engines to `routed.stepped`, logits first; the table's last published numbers are
+    brought up to date.
     """
-    row_flags = routed.row_flags
-    bad: BoolArray = np.logical_not(np.isfinite(logits).all(axis=1))
+    row_flags, outputs = routed.row_flags, table.row_format.outputs
+    bad: BoolArray = np.logical_not(np.isfinite(answers[:, :outputs]).all(axis=1))
     if bad.any() or bool((row_flags & Flag.NOT_FINITE).any()):
-        row_flags = _without_numbers(routed, logits, bad, table)
-    probabilities, exact = numbers(readouts, routed.models, logits, routed.steps)
-    logits = _said(readouts, routed.models, logits, routed.steps)
+        row_flags = _without_numbers(routed, answers, bad, table)
+    probabilities, exact = numbers(readouts, routed.models, answers, routed.steps, outputs)
+    logits = _said(readouts, routed.models, answers[:, :outputs], routed.steps)
     row_logits, row_probabilities, row_exact = logits, probabilities, exact
     if len(routed.row_samples) != len(routed.stepped) or bool((routed.row_samples == CARRIED).any()):
         row_logits, row_probabilities, row_exact = _row_numbers(routed, logits, probabilities, exact, readouts, table)
-    forecasts = _one_sample_on(routed, probabilities, table) if any(r.calibration_id for r in readouts) else None
+    forecasts = _increments(routed, probabilities, table) if any(r.calibration_id for r in readouts) else None
     table.rows["logits"][routed.slots] = logits
     table.rows["probabilities"][routed.slots] = probabilities
 
@@ -157,14 +172,20 @@ def publish(
     return Published(predictions, int(bad.sum()), forecasts)
 
 
-def _one_sample_on(
-    routed: Routed, probabilities: Float32Array, table: StreamTable
-) -> tuple[Float32Array, Float32Array]:
-    """The published number of each stream before this batch and after its first sample in it."""
-    slots, firsts = np.unique(routed.slots, return_index=True)
-    goes_on = routed.steps[firsts] > 1
-    before: Float32Array = table.rows["probabilities"][slots[goes_on], -1]
-    return before, probabilities[firsts[goes_on], -1]
+def _increments(routed: Routed, probabilities: Float32Array, table: StreamTable) -> tuple[Float32Array, Float32Array]:
+    """The numbers (n,) before and after each sample but a sequence's first; the table still has those before the batch.
+
+    probabilities (N, K) of `routed.stepped`: n is K times the samples that go on with a sequence.
+    """
+    order = np.argsort(routed.slots, kind="stable")
+    slots, after = routed.slots[order], probabilities[order]
+    begins = np.ones(len(order), np.bool_)
+    begins[1:] = slots[1:] != slots[:-1]
+    before = np.empty_like(after)
+    before[1:] = after[:-1]
+    before[begins] = table.rows["probabilities"][slots[begins]]
+    goes_on = routed.steps[order] > 1
+    return before[goes_on].ravel(), after[goes_on].ravel()
 
 
 def _copied_headers(batch: RecordBatch, records: list[int], names: frozenset[str]) -> list[Headers | None] | None:
@@ -198,14 +219,14 @@ def _row_numbers(
         row_logits[carried] = table.rows["logits"][slots]
         row_probabilities[carried] = table.rows["probabilities"][slots]
         models = None if routed.row_models is None else routed.row_models[carried]
-        row_exact[carried] = numbers(readouts, models, row_logits[carried], routed.row_steps[carried])[1]
+        row_exact[carried] = _exact(readouts, models, routed.row_steps[carried])
     return row_logits, row_probabilities, row_exact
 
 
-def _without_numbers(routed: Routed, logits: Float32Array, bad: BoolArray, table: StreamTable) -> UInt8Array:
+def _without_numbers(routed: Routed, answers: Float32Array, bad: BoolArray, table: StreamTable) -> UInt8Array:
     """From its first non-finite sample on, a sequence is tainted and has null numbers until it ends.
 
-    Changes `logits` in place and the flags of streams whose sequence stays open; returns the rows' flags.
+    Changes `answers` in place and the flags of streams whose sequence stays open; returns the rows' flags.
     """
     lost = int(Flag.TAINTED | Flag.NOT_FINITE)
     flags = routed.row_flags.copy()
@@ -224,7 +245,7 @@ def _without_numbers(routed: Routed, logits: Float32Array, bad: BoolArray, table
         if sequence in broken:
             flags[row] |= lost
             if sample != CARRIED:
-                logits[sample] = np.nan
+                answers[sample] = np.nan
     for slot, first_offset in broken:
         header = table.rows[slot]
         if header["step"] > 0 and header["first_offset"] == first_offset:

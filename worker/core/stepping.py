@@ -21,13 +21,17 @@ class Stepper(Protocol):
         """S, floats of one stream's state."""
 
     @property
+    def columns(self) -> int:
+        """Of its answers: K logits, and K scores behind them where the model has state weights."""
+
+    @property
     def releases_lock(self) -> bool:
         """Whether it steps without the interpreter's lock, beside other threads."""
 
     def step_batch(
         self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array
     ) -> Float32Array:
-        """Logits (N, K); the states (slots, S) are stepped in place."""
+        """Answers (N, columns); the states (slots, S) are stepped in place."""
 
 
 class ServedModel(Protocol):
@@ -45,13 +49,16 @@ class ServedModel(Protocol):
 def step_routed(
     models: Sequence[ServedModel], routed: Routed, features: Float32Array, table: StreamTable
 ) -> Float32Array:
-    """Logits (n, K) of the routed samples, features (n, F); `models` as `Routed.models` counts them."""
+    """Answers (n, columns) to the routed samples, features (n, F); `models` as `Routed.models` counts them.
+
+    Samples of several models have the columns of the widest; those that a model does not give are NaN.
+    """
     states = table.rows["state"]
     if routed.models is None:
         stepper = models[0].stepper
         table.stepped_by(stepper, routed.slots)
         return stepper.step_batch(routed.slots, features, states[:, : stepper.state_size], routed.steps)
-    logits = np.empty((len(features), table.row_format.outputs), np.float32)
+    answers = np.full((len(features), max(model.stepper.columns for model in models)), np.nan, np.float32)
     # The served model last: within a stream its sequence comes after the one that an older model finishes.
     for number in reversed(range(len(models))):
         mine = np.flatnonzero(routed.models == number)
@@ -59,5 +66,6 @@ def step_routed(
             stepper = models[number].stepper
             own = states[:, : stepper.state_size]
             table.stepped_by(stepper, routed.slots[mine])
-            logits[mine] = stepper.step_batch(routed.slots[mine], features[mine], own, routed.steps[mine])
-    return logits
+            found = stepper.step_batch(routed.slots[mine], features[mine], own, routed.steps[mine])
+            answers[mine, : stepper.columns] = found
+    return answers

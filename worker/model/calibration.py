@@ -3,12 +3,12 @@
 A Flatten → Dense head sums one part per step. The sum so far is exact as a sum, but read as a probability it says "the
 missing parts are 0", which is no forecast: it starts at one half whatever the base rate is, and can even rank sequences
 the wrong way round. A head on the last state is defined at every step, but was trained at step T only: before it it is
-often far too sure. What is published in place of either is p_t = E[p_T | logit so far], the number that the model is
-expected to give at its last step T:
+often far too sure. What is published in place of either is p_t = E[p_T | state_t], the number that the model is
+expected to give at its last step T. With the head's activation, a sigmoid or softmax,
 
-    p_t = sigmoid(intercept_t + slope_t * log-odds of the logit so far)
+    p_t = activation(intercept_t + own predictor so far · slopes_t + state_t · state_slopes_t)
 
-two numbers a step, fitted by `calibration_fit` on complete sequences. Step T is the model's own and has no entry here.
+fitted by `calibration_fit` on complete sequences. Step T is the model's own and has no entry here.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ import hashlib
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from worker.core.types import Float32Array, Float64Array, Int32Array, Int64Array
 from worker.errors import ConfigError
+from worker.model.activations import sigmoid, softmax
 from worker.model.early_decisions import ERRORS, DecisionCounts
 
-FORMAT = 2
+FORMAT = 3
 FILE_BYTES_MAX = 64 * 1024 * 1024
-"""Far above any real side-car (80 bytes a step and output); stops a wrong path from being read into memory."""
+"""Above any side-car (12 bytes a number); stops a wrong path from being read into memory."""
+NUMBERS_MAX = 1 << 22
+"""Of a side-car's state slopes."""
 
 CALIBRATED_ACTIVATIONS = ("sigmoid", "softmax")
-"""Heads with log-odds."""
+"""Heads of probabilities."""
 
 MODEL_SUFFIXES = (".keras", ".h5", ".hdf5", ".safetensors")
-
-_ARRAYS = ("intercepts", "slopes", "lowest", "highest")
-_COUNTS = {"decided_early": (int,), "taken_back": (int, float)}
 
 
 class Program(Protocol):
@@ -93,12 +93,24 @@ class Program(Protocol):
         """The head's activation: logits (B, K) → outputs (B, K)."""
 
 
+class Table(NamedTuple):
+    """What `forecast` takes, float32; row 0 is step 1."""
+
+    intercepts: Float32Array
+    """(T - 1, K)."""
+    slopes: Float32Array
+    """(T - 1, K, K), from each own predictor to each of the forecast's."""
+    lowest: Float32Array
+    highest: Float32Array
+    """(T - 1, K)."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """Two numbers per step and output, bound to one model; arrays (T - 1, K) float64, row 0 is step 1.
+    """The numbers of each step, bound to one model; arrays float64, row 0 is step 1.
 
-    Log-odds outside `lowest`..`highest`, the range that the fit has seen at this step, are cut to it: a steep line
-    fitted on early, nearly equal sums must not be extrapolated.
+    The forecast's predictors are cut to `lowest`..`highest`, the range of the fit at this step: a steep line fitted on
+    early, nearly equal sums must not be extrapolated.
     """
 
     fingerprint: str
@@ -110,74 +122,83 @@ class Calibration:
     sequences: int
     """Complete sequences it was fitted on."""
     intercepts: Float64Array
+    """(T - 1, K)."""
     slopes: Float64Array
+    """(T - 1, K, K), from each own predictor to each of the forecast's."""
+    state_slopes: Float64Array
+    """(T - 1, S, K), from the state after the step; S is 0 where no step uses it."""
     lowest: Float64Array
     highest: Float64Array
+    """(T - 1, K)."""
+    drift: Float64Array
+    """(2,) mean and slope of the forecasts' increments on the calibration's own recordings, forecast without
+    themselves."""
     decided_early: Int64Array
+    decided_share: Float64Array
     taken_back: Float64Array
     """See `decisions`."""
 
     @property
     def decisions(self) -> DecisionCounts:
         """What early decisions did on recordings that were forecast without themselves."""
-        return DecisionCounts(self.decided_early, self.taken_back)
+        return DecisionCounts(self.decided_early, self.decided_share, self.taken_back)
 
     @property
     def id(self) -> str:
         """First 8 hex digits of the sha256 of the canonical content; published beside every probability."""
         return hashlib.sha256(_canonical(self).encode()).hexdigest()[:8]
 
-    def table(self) -> Float32Array:
-        """(T - 1, 4, K) float32: intercept, slope, lowest, highest; what `forecast` takes."""
-        return np.stack([getattr(self, name) for name in _ARRAYS], axis=1).astype(np.float32)
+    def table(self) -> Table:
+        """What `forecast` takes."""
+        return Table(*(getattr(self, name).astype(np.float32) for name in Table._fields))
+
+    @property
+    def state_weights(self) -> Float32Array | None:
+        """(T - 1, S, K) for `StepProgram.with_state_weights`; None where forecasts do not use the state."""
+        return self.state_slopes.astype(np.float32) if self.state_slopes.shape[1] else None
 
     def save(self, path: Path) -> None:
         """Write the side-car. Raises ConfigError where the file cannot be written."""
-        lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in _content(self).items()]
+        content = {**_content(self), "id": self.id}
+        lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in content.items()]
         try:
             path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"calibration {path} cannot be written: {error.strerror}", "name another file") from error
 
 
-def forecast(table: Float32Array, activation: str, logits: Float32Array, steps: Int32Array) -> Float32Array:
-    """E[p_T | logits] for rows before step T.
-
-    table (T - 1, 4, K) of `Calibration.table`; logits (N, K); steps (N,) in 1..T - 1. Softmax heads: the classes'
-    log-odds are calibrated one by one and the K probabilities scaled to sum to 1. NaN stays NaN.
-    """
-    rows = table.take(steps - 1, axis=0)
-    odds = np.clip(log_odds(logits, activation), rows[:, 2], rows[:, 3])
-    odds *= rows[:, 1]
-    odds += rows[:, 0]
-    # exp(80) is finite in float32; beyond it the probability is 0 or 1 in float32 anyway.
-    probabilities: Float32Array = 1 / (1 + np.exp(-np.clip(odds, -80, 80)))
-    if activation == "softmax":
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-    return probabilities
-
-
-def forecasts_of(table: Float32Array, activation: str, logits: Float32Array) -> Float32Array:
-    """`forecast` of whole sequences: logits (N, T, K) → (N, T - 1, K)."""
-    sequences, timesteps, outputs = logits.shape
-    steps = np.tile(np.arange(1, timesteps, dtype=np.int32), sequences)
-    return forecast(table, activation, logits[:, :-1].reshape(-1, outputs), steps).reshape(sequences, -1, outputs)
-
-
-def log_odds(logits: npt.NDArray[Any], activation: str) -> npt.NDArray[Any]:
-    """Log-odds of each output: the logits (N, K) of a sigmoid head; of a softmax head, class k against all others."""
+def own_predictors(logits: npt.NDArray[Any], activation: str) -> npt.NDArray[Any]:
+    """What the model's own numbers so far are a sigmoid or softmax of, (N, K): its logits; of a softmax, in which only
+    their differences count, the logarithms of its probabilities."""
     if activation != "softmax":
         return logits
-    by_class = np.array(logits.T, order="C")  # sums over classes are several times faster along the first axis
-    by_class -= by_class.max(axis=0)
-    powers = np.exp(by_class)
-    # The sum over the other classes from both sides: total - own would lose the digits where own is nearly all of it.
-    others = np.zeros_like(powers)
-    others[1:] = np.cumsum(powers[:-1], axis=0)
-    others[:-1] += np.cumsum(powers[:0:-1], axis=0)[::-1]
-    by_class -= np.log(np.maximum(others, 1e-37))  # the smallest normal float32: log-odds end at 85
-    odds: npt.NDArray[Any] = by_class.T
-    return odds
+    apart = logits - logits.max(axis=1, keepdims=True)
+    own: npt.NDArray[Any] = apart - np.log(np.exp(apart).sum(axis=1, keepdims=True))
+    return own
+
+
+def forecast(
+    table: Table, activation: str, logits: Float32Array, from_state: Float32Array | None, steps: Int32Array
+) -> Float32Array:
+    """E[p_T | state] for rows before step T.
+
+    logits (N, K); steps (N,) in 1..T - 1; from_state (N, K), the state's part of the predictors as engines give it with
+    `Calibration.state_weights`, None where there are none. NaN stays NaN.
+    """
+    rows = steps - 1
+    own, slopes = own_predictors(logits, activation), table.slopes.take(rows, axis=0)
+    predictors = own * slopes[:, 0] if own.shape[1] == 1 else np.einsum("nj,njk->nk", own, slopes)
+    predictors += table.intercepts.take(rows, axis=0)
+    if from_state is not None:
+        predictors += from_state
+    predictors = np.clip(predictors, table.lowest.take(rows, axis=0), table.highest.take(rows, axis=0))
+    return probabilities_of(predictors, activation)
+
+
+def probabilities_of(predictors: npt.NDArray[Any], activation: str) -> npt.NDArray[Any]:
+    """Of predictors (N, K): a softmax, or a sigmoid of each."""
+    found: npt.NDArray[Any] = (softmax if activation == "softmax" else sigmoid)(np, predictors)
+    return found
 
 
 def side_car_path(model_path: Path) -> Path:
@@ -185,16 +206,24 @@ def side_car_path(model_path: Path) -> Path:
     return model_path.with_suffix(".calibration.json")
 
 
-def check_replaceable(path: Path, program: Program, model_path: Path) -> None:
-    """Raises ConfigError where `path` is that of another model beside it: a.keras and a.h5 name the same side-car."""
-    others = [model_path.with_suffix(suffix) for suffix in MODEL_SUFFIXES if suffix != model_path.suffix]
-    others = [other for other in others if other.exists() and side_car_path(other) == path]
-    if not others or not path.exists():
+def check_replaceable(path: Path, program: Program, model_path: Path, *, named: bool) -> None:
+    """Raises ConfigError where a file at `path` must not be replaced by this model's calibration: what is none, and
+    another model's where `path` was `named` or that model lies beside it (a.keras and a.h5 name the same side-car).
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(f"{path} cannot be written: no folder {path.parent}", "make it, or name another --output")
+    if not path.is_file():
         return
     way_out = "name another --output and set model.calibration to it, or remove the file"
-    found = _parsed(_decoded(path, way_out), path, way_out).fingerprint
-    if found != program.fingerprint:
-        raise ConfigError(f"{path} is the calibration of {others[0]}", way_out)
+    content = _decoded(path, way_out)
+    found = content.get("fingerprint") if isinstance(content, dict) and "intercepts" in content else None
+    if not isinstance(found, str):
+        raise ConfigError(f"{path} is not a calibration and is not overwritten", way_out)
+    others = [model_path.with_suffix(suffix) for suffix in MODEL_SUFFIXES if suffix != model_path.suffix]
+    others = [other for other in others if other.exists() and side_car_path(other) == path]
+    if found != program.fingerprint and (others or named):
+        whose = str(others[0]) if others else f"another model ({found[:8]})"
+        raise ConfigError(f"{path} is the calibration of {whose}", way_out)
 
 
 def calibration_for(program: Program, model_path: Path, configured: str = "") -> Calibration | None:
@@ -217,14 +246,20 @@ def load_calibration(path: Path, program: Program, model_path: Path) -> Calibrat
             f"calibration {path} forecasts step {calibration.timesteps} of {model_path}, which takes any length",
             f"set sequence.length = {calibration.timesteps}, or remove the calibration",
         )
+    if calibration.timesteps != program.timesteps:
+        raise ConfigError(
+            f"calibration {path} forecasts step {calibration.timesteps}, sequences of {model_path} have "
+            f"{program.timesteps}",
+            f"set sequence.length = {calibration.timesteps} where the model takes any, or {way_out}",
+        )
     if calibration.fingerprint != program.fingerprint:
         raise ConfigError(
             f"calibration {path} belongs to model {calibration.fingerprint}, but {model_path} is {program.fingerprint}",
             way_out,
         )
-    shape = (calibration.timesteps, calibration.outputs, calibration.activation)
-    if shape != (program.timesteps, program.outputs, program.activation):
-        raise ConfigError(f"{path} does not fit {model_path}: timesteps, outputs, activation {shape}", way_out)
+    shape = (calibration.outputs, calibration.activation, calibration.state_slopes.shape[1])
+    if shape not in [(program.outputs, program.activation, size) for size in (0, program.state_size)]:
+        raise ConfigError(f"{path} does not fit {model_path}: outputs, activation, floats of state {shape}", way_out)
     return calibration
 
 
@@ -250,8 +285,8 @@ def _parsed(content: Any, path: Path, way_out: str) -> Calibration:
     if content.get("format") != FORMAT:
         raise refuse(f"format {content.get('format')!r}, this version reads {FORMAT}")
     names = {field.name for field in fields(Calibration)}
-    if set(content) != names | {"format"}:
-        raise refuse(f"unexpected or missing fields {sorted(set(content) ^ (names | {'format'}))}")
+    if set(content) != names | {"format", "id"}:
+        raise refuse(f"unexpected or missing fields {sorted(set(content) ^ (names | {'format', 'id'}))}")
     values = {name: content[name] for name in names}
     for name in ("timesteps", "outputs", "sequences"):
         if type(values[name]) is not int or values[name] < 1:
@@ -259,23 +294,41 @@ def _parsed(content: Any, path: Path, way_out: str) -> Calibration:
     for name in ("fingerprint", "activation", "method"):
         if not isinstance(values[name], str):
             raise refuse(f"{name} is no string")
-    for name in _ARRAYS:
-        try:
-            values[name] = np.array(values[name], np.float64)
-        except (TypeError, ValueError) as error:
-            raise refuse(f"{name} is no table of numbers") from error
-        if values[name].shape != (values["timesteps"] - 1, values["outputs"]) or not np.isfinite(values[name]).all():
-            raise refuse(f"{name} is not a finite (timesteps - 1, outputs) table")
-    for name, kind in _COUNTS.items():
-        numbers = values[name]
-        if not isinstance(numbers, list) or not all(type(number) in kind and number >= 0 for number in numbers):
-            raise refuse(f"{name} is no list of counts")
-        if len(numbers) != len(ERRORS):
-            raise refuse(f"{name} has {len(numbers)} counts for {len(ERRORS)} thresholds")
-        values[name] = np.array(numbers, np.int64 if kind == (int,) else np.float64)
-    if not (values["taken_back"] <= values["decided_early"]).all():
-        raise refuse("taken_back is more than decided_early")
-    return Calibration(**values)
+    steps, outputs = values["timesteps"] - 1, values["outputs"]
+    shapes: dict[str, tuple[int | None, ...]] = dict.fromkeys(("intercepts", "lowest", "highest"), (steps, outputs))
+    shapes |= {"slopes": (steps, outputs, outputs), "state_slopes": (steps, None, outputs), "drift": (2,)}
+    shapes |= dict.fromkeys(("decided_early", "decided_share", "taken_back"), (len(ERRORS),))
+    for name, shape in shapes.items():
+        numbers = _numbers(values[name], shape)
+        if numbers is None:
+            raise refuse(f"{name} is no finite table of numbers of shape {shape}")
+        values[name] = numbers
+    if not (values["lowest"] <= values["highest"]).all():
+        raise refuse("lowest is above highest")
+    early, share, back = values["decided_early"], values["decided_share"], values["taken_back"]
+    if not ((back >= 0) & (back <= share) & (share <= early)).all():
+        raise refuse("taken_back, decided_share, decided_early do not count decisions")
+    values["decided_early"] = early.astype(np.int64)
+    found = Calibration(**values)
+    if found.id != content["id"]:
+        raise refuse("it was changed after it was made")
+    return found
+
+
+def _numbers(value: Any, shape: tuple[int | None, ...]) -> Float64Array | None:
+    """Nested lists of JSON numbers as an array, None for anything else; a dimension of None may have any size."""
+    try:
+        found = np.array(value)
+    except ValueError:  # rows of different lengths
+        return None
+    if found.size == 0 and None in shape and len(shape) == found.ndim + 1:
+        found = np.zeros((*found.shape, shape[-1] or 0))
+    fits = found.ndim == len(shape) and all(size in (None, had) for size, had in zip(shape, found.shape, strict=True))
+    if not fits or found.dtype.kind not in "if":
+        return None
+    with np.errstate(over="ignore"):
+        finite = bool(np.isfinite(found.astype(np.float32)).all())
+    return found.astype(np.float64) if finite else None
 
 
 def _content(calibration: Calibration) -> dict[str, Any]:

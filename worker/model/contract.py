@@ -21,6 +21,8 @@ ROUNDINGS = 8
 models, and recurrent ones over many steps, magnify every rounding."""
 TOLERANCE_MAX = 1e-5
 """Whatever it magnifies: beyond that two programs that are both right do not say the same."""
+SCORES_TOLERANCE = 1e-5
+"""Of a score of the state, or of the sum of its terms' sizes: large terms that cancel leave their rounding behind."""
 SEQUENCES = 16
 STEPS_WITHOUT_LENGTH = 12
 STEPS_MAX = 256
@@ -47,7 +49,8 @@ def verify(program: StepProgram, stepper: Stepper | None = None, seed: int = 1) 
     samples = drawn_samples(program, SEQUENCES, steps, generator)
     with np.errstate(all="ignore"):
         expected = program.whole(samples)
-    got = _stepped(engine, samples)
+    answers = _stepped(engine, samples)
+    got = answers[:, :, : program.outputs]
     with np.errstate(all="ignore"):
         # Before that step nothing is promised: the first window is not full yet.
         begun = slice(begins - 1, None)
@@ -64,7 +67,29 @@ def verify(program: StepProgram, stepper: Stepper | None = None, seed: int = 1) 
             rounded = _rounded(program, samples, generator)[:, begun]
             moved = program.outputs_of(rounded.reshape(-1, program.outputs).astype(np.float64))
         _check_rounding(difference, largest_difference(moved, wanted))
+    if program.state_weights is not None:
+        _check_scores(program, program.state_weights, samples, answers[:, :, program.outputs :])
     return Verification(SEQUENCES, steps, difference)
+
+
+def _check_scores(program: StepProgram, weights: Float32Array, samples: Float32Array, found: Float32Array) -> None:
+    """Whether an engine's scores (N, T, K) are those of the states that NumPy steps. Raises ModelNotStreamable."""
+    state = np.zeros((len(samples), program.state_size), np.float32)
+    wanted, terms = np.zeros((2, *samples.shape[:2], program.outputs))
+    with np.errstate(all="ignore"):
+        for step in range(1, min(samples.shape[1], len(weights)) + 1):
+            _, state = program.step(samples[:, step - 1], state, np.full(len(samples), step, np.int32))
+            wanted[:, step - 1] = state.astype(np.float64) @ weights[step - 1].astype(np.float64)
+            terms[:, step - 1] = np.abs(state) @ np.abs(weights[step - 1])
+        finite = np.isfinite(wanted)
+        differences = np.abs(found - wanted)[finite] / np.maximum(1, terms[finite])
+    difference = float(differences.max(initial=0))
+    if not difference <= SCORES_TOLERANCE:
+        raise ModelNotStreamable(
+            f"the engine's scores of the state differ from NumPy's by {difference:.1e} of their terms, "
+            f"{SCORES_TOLERANCE:.0e} are allowed",
+            "this is a defect of the worker: run without the calibration, and report what `lstm-worker check` says",
+        )
 
 
 def _check_rounding(difference: float, effect: float) -> None:
@@ -134,17 +159,17 @@ def drawn_samples(
 
 
 def _stepped(engine: Stepper, samples: Float32Array) -> Float32Array:
-    """(N, T, K): sequence i starts i batches late, and a stream of NaN shares every batch."""
+    """Answers (N, T, columns): sequence i starts i batches late, and a stream of NaN shares every batch."""
     count, steps, features = samples.shape
     states = np.full((count + 1, engine.state_size), np.nan, np.float32)
-    logits = np.empty((count, steps, engine.outputs), np.float32)
+    answers = np.empty((count, steps, engine.columns), np.float32)
     poison = np.full(features, np.nan, np.float32)
     for turn in range(steps + count - 1):
         rows = [i for i in range(count) if 0 <= turn - i < steps]
         slots = np.array([count, *rows], np.int64)
         batch = np.stack([poison, *[samples[i, turn - i] for i in rows]])
         at = np.array([min(turn, steps - 1) + 1, *[turn - i + 1 for i in rows]], np.int32)
-        answer = engine.step_batch(slots, batch, states, at)
+        found = engine.step_batch(slots, batch, states, at)
         for row, i in enumerate(rows, 1):
-            logits[i, turn - i] = answer[row]
-    return logits
+            answers[i, turn - i] = found[row]
+    return answers

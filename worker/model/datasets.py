@@ -22,6 +22,8 @@ RECORDING, SPLIT, STEP = "recording", "split", "step"
 
 LABEL_COLUMN = "label"
 """A column of this name holds the label; without one, the only column that is not numeric does."""
+MISSING_LABELS = ("", "nan")
+"""An empty cell, and what a number that is none becomes as text."""
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 GIVE = "give a CSV file, or an npz with x and y"
 
@@ -141,20 +143,39 @@ def sequences_of(recordings: Sequence[Recording], timesteps: int) -> Sequences:
 
 
 def is_positive(labels: Sequence[str], positive: str) -> npt.NDArray[np.bool_]:
-    """Which labels are the positive class. Raises ConfigError where none or all are, naming the labels there are."""
+    """Which labels are the positive class.
+
+    Raises ConfigError where a label is missing, and where none or all are positive, naming the labels there are.
+    """
+    _check_complete(labels, [positive])
     result = np.array([label == positive for label in labels], bool)
     if result.all() or not result.any():
-        found = ", ".join(sorted(set(labels) - {""})) or "no labels"
+        found = ", ".join(sorted(set(labels))) or "no labels"
         raise ConfigError(f"label {positive!r} does not tell two classes apart", f"the data have: {found}")
     return result
 
 
 def is_class(labels: Sequence[str], classes: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which of the classes each label is, (N, K). Raises ConfigError for a label that is none of them."""
+    """Which of the classes each label is, (N, K). Raises ConfigError for a label that is missing or none of them."""
+    _check_complete(labels, classes)
     unknown = sorted(set(labels) - set(classes))
     if unknown:
         raise ConfigError(f"label {unknown[0]!r} is none of the classes {', '.join(classes)}", "name all of them")
     return np.array([[label == name for name in classes] for label in labels], bool)
+
+
+def _check_complete(labels: Sequence[str], named: Sequence[str]) -> None:
+    """Raises ConfigError where labels are missing; a name that is asked for never is."""
+    missing = [
+        number
+        for number, label in enumerate(labels, 1)
+        if label.strip().lower() in MISSING_LABELS and label not in named
+    ]
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} of {len(labels)} sequences have no label, the first is number {missing[0]}",
+            "label them or leave them out of the data; without --positive and --classes `calibrate` needs no labels",
+        )
 
 
 @dataclass(slots=True)

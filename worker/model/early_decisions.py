@@ -1,8 +1,9 @@
 """What early decisions cost, on whole paths of published probabilities, and which threshold keeps a promise.
 
 A calibrated probability of p promises that step T says otherwise with 1 - p, as far as two numbers a step can tell. So
-the threshold for a promised error is tested on what cross-fitted forecasts did. Sequences of one recording stand or
-fall together, so recordings are counted: of those with early decisions, the share of these that step T took back.
+the threshold for a promised error is tested on what cross-fitted forecasts did: of all early decisions the share that
+step T took back. Sequences of one recording stand or fall together, so a recording is one piece of evidence, and one
+with fewer decisions than the largest is as much less.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ class DecisionCounts:
 
     recordings: Int64Array
     """With sequences that are decided before step T."""
+    decided: Float64Array
+    """Early decisions, as multiples of those of the recording with most."""
     taken_back: Float64Array
-    """The shares of these that step T takes back, one a recording, added up."""
+    """Those that step T takes back, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ def decision_scores(published: Float32Array, targets: npt.NDArray[np.floating], 
 
 def no_decisions() -> DecisionCounts:
     """Counts that show nothing."""
-    return DecisionCounts(np.zeros(len(ERRORS), np.int64), np.zeros(len(ERRORS)))
+    return DecisionCounts(np.zeros(len(ERRORS), np.int64), np.zeros(len(ERRORS)), np.zeros(len(ERRORS)))
 
 
 def counted_decisions(published: Float32Array, recordings: Int64Array) -> DecisionCounts:
@@ -103,18 +106,25 @@ def counted_decisions(published: Float32Array, recordings: Int64Array) -> Decisi
         early = steps < published.shape[1] - 1
         decided = np.bincount(recordings[early], minlength=1)
         back = np.bincount(recordings[early], paths.taken_back(steps)[early], minlength=1)
+        most = max(1, int(decided.max()))
         counts.recordings[number] = np.count_nonzero(decided)
-        counts.taken_back[number] = (back / np.maximum(decided, 1)).sum()
+        counts.decided[number], counts.taken_back[number] = decided.sum() / most, back.sum() / most
     return counts
 
 
 def promised_threshold(counts: DecisionCounts, max_error: float) -> float | None:
-    """The lowest of the thresholds tried that keeps the promise with CONFIDENCE; None where none can be shown to."""
+    """The lowest of the thresholds tried that keeps the promise with CONFIDENCE; None where none can be shown to.
+
+    Of a recording with a share d of the decisions of the largest, of which b were taken back, b + max_error (1 - d) is
+    between 0 and 1, and is max_error or more on average where the promise is broken.
+    """
     for divisor in TRIED:
         number = int(np.searchsorted(ERRORS, max_error / divisor * (1 + 1e-9), side="right")) - 1
         if number < 0:
             continue
-        tail = _binomial_tail(math.ceil(counts.taken_back[number] - 1e-9), int(counts.recordings[number]), max_error)
+        recordings = int(counts.recordings[number])
+        wrong = counts.taken_back[number] + max_error * (recordings - counts.decided[number])
+        tail = _binomial_tail(math.ceil(wrong - 1e-6), recordings, max_error)
         if tail <= (1 - CONFIDENCE) / len(TRIED):
             return 1 - ERRORS[number]
     return None

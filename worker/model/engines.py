@@ -9,7 +9,7 @@ from worker.core.waves import deepest
 from worker.errors import ConfigError
 from worker.model.buffered import BUFFER_CLASS
 from worker.model.contract import Verification, verify
-from worker.model.kernel.operations import KernelOp, tables
+from worker.model.kernel.operations import KernelOp, Operation, tables
 from worker.model.kernel.stepper import KernelStepper
 from worker.model.numpy_stepper import NumpyStepper
 from worker.model.program import StepProgram
@@ -32,7 +32,7 @@ class SmallWavesByKernel:
     def __init__(self, by_waves: NumpyStepper, by_record: KernelStepper) -> None:
         self.features = by_waves.features
         self.state_size = by_waves.state_size
-        self.outputs = by_waves.outputs
+        self.columns = by_waves.columns
         self.releases_lock = False
         self.by_waves = by_waves
         self.by_record = by_record
@@ -72,7 +72,7 @@ def stepper_for(program: StepProgram, engine: str = "auto") -> Stepper:
         if engine == "kernel":
             raise _impossible(engine, reason)
         return NumpyStepper(program)
-    weights = sum(weight.size for op, _ in found for weight in op.weights)
+    weights = sum(_weights_read(op) for op, _ in found)
     if engine == "auto" and weights > KERNEL_WEIGHTS_MAX:
         return NumpyStepper(program)
     by_record = KernelStepper(program, tables(found, program.features))
@@ -83,6 +83,13 @@ def stepper_for(program: StepProgram, engine: str = "auto") -> Stepper:
 
 def _impossible(engine: str, reason: str) -> ConfigError:
     return ConfigError(f"model.engine = {engine!r} is not possible: {reason}", "or use numpy")
+
+
+def _weights_read(op: KernelOp) -> int:
+    """In one step, as far as the choice of an engine is concerned: of the state weights it is one step's slice."""
+    if op.operation is Operation.STATE_SCORES:
+        return op.inputs * op.outputs
+    return sum(weight.size for weight in op.weights)
 
 
 def operations_of(program: StepProgram) -> tuple[list[tuple[KernelOp, int]] | None, str]:
@@ -98,4 +105,7 @@ def operations_of(program: StepProgram) -> tuple[list[tuple[KernelOp, int]] | No
             return None, f"it has no {node.class_name} like that of layer {node.layer!r}"
         operations.extend((op, column) for op in node.kernel)
         column += node.state_floats
+    if program.state_weights is not None:
+        scores = KernelOp(Operation.STATE_SCORES, program.state_size, program.outputs, (program.state_weights,))
+        operations.append((scores, 0))
     return operations, ""

@@ -19,14 +19,14 @@ class NumpyStepper:
         self._program = program
         self.features = program.features
         self.state_size = program.state_size
-        self.outputs = program.outputs
+        self.columns = program.columns
         self.releases_lock = False
 
     def step_batch(
         self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array
     ) -> Float32Array:
         """See worker.ports.Stepper."""
-        logits = np.empty((len(slots), self.outputs), np.float32)
+        answers = np.empty((len(slots), self.columns), np.float32)
         distinct, cut = waves(slots)
         in_order = len(cut) == 1  # then a block's records are a slice, and nothing is copied to reach them
         with np.errstate(all="ignore"):  # a stream of NaN is answered with NaN, not with a warning per batch
@@ -38,6 +38,6 @@ class NumpyStepper:
                     count = len(wave[block])
                     if not count:
                         break
-                    logits[records] = self._program.advance(features[records], rows[:count], steps[records])
+                    answers[records] = self._program.advance(features[records], rows[:count], steps[records])
                 states[distinct[block]] = rows
-        return logits
+        return answers

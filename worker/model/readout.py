@@ -13,7 +13,7 @@ class Readout:
     """Never publishes a number under a name it does not deserve.
 
     A `prefix` model's output is defined, hence exact, at every step from `exact_from` on, an `end` model's at step T.
-    With a calibration the probability before step T is E[p_T | logits] of either, and not exact; without one an `end`
+    With a calibration the probability before step T is E[p_T | state] of either, and not exact; without one an `end`
     model has none there, which is NaN.
 
     Raises ModelNotStreamable for a head that gives no probabilities, ConfigError for a calibration that does not
@@ -33,7 +33,8 @@ class Readout:
             )
         self._program = program
         self.calibration = calibration
-        self._table = None if calibration is None or calibration.timesteps == 1 else calibration.table()
+        self._table = None if calibration is None else calibration.table()
+        self._uses_state = calibration is not None and calibration.state_weights is not None
         forecasts = calibration is not None or program.exactness == "end"
         self._own_from = (program.timesteps or 1) if forecasts else program.exact_from
         """The first step at which the model's own number is published."""
@@ -41,21 +42,28 @@ class Readout:
         """The first step whose logits say anything."""
         self.calibration_id: str | None = None if calibration is None else calibration.id
 
-    def publish(self, logits: Float32Array, steps: Int32Array) -> tuple[Float32Array, BoolArray]:
-        """logits (N, K) float32, steps (N,) in 1..T → probabilities (N, K) float32, exact (N,).
-
-        NaN where there is no probability yet; NaN logits give NaN.
-        """
-        program = self._program
+    def exact(self, steps: Int32Array) -> BoolArray:
+        """Whether what is published at these steps is the model's own number."""
         exact: BoolArray = steps >= self._own_from
+        return exact
+
+    def publish(self, answers: Float32Array, steps: Int32Array) -> tuple[Float32Array, BoolArray]:
+        """answers (N, K) float32, steps (N,) in 1..T → probabilities (N, K) float32, exact (N,).
+
+        The answers are an engine's: logits, behind them K more columns where it was given the calibration's
+        `state_weights`. NaN where there is no probability yet; NaN answers give NaN.
+        """
+        program, exact = self._program, self.exact(steps)
+        logits = answers[:, : program.outputs]
         if exact.all():
             return program.outputs_of(logits), exact
         if self._table is None:
             probabilities = np.full(logits.shape, np.nan, np.float32)
         else:
             # Rows at step T borrow the row of T - 1: cheaper than to cut them out, and they are overwritten below.
-            before_end = np.minimum(steps, len(self._table))
-            probabilities = forecast(self._table, program.activation, logits, before_end)
+            before_end = np.minimum(steps, len(self._table.intercepts))
+            from_state = answers[:, program.outputs :] if self._uses_state else None
+            probabilities = forecast(self._table, program.activation, logits, from_state, before_end)
             if self.computed_from > 1:
                 probabilities[steps < self.computed_from] = np.nan
         if exact.any():

@@ -6,6 +6,7 @@ A score is a function of how often each sequence counts; with all ones it is the
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,8 +47,9 @@ def log_loss_score(p: Float64Array, y: Float64Array, *, classes: bool = False) -
 def calibration_error_score(p: Float64Array, y: Float64Array, *, classes: bool = False) -> Score:
     """Mean distance of forecast and frequency over BINS bins of equally many sequences, weighted by their size.
 
-    The usual definition with equal-mass bins (Nguyen and O'Connor 2015). 0 is perfect; with N sequences even a perfect
-    forecast scores about sqrt(BINS / N) / 3. Of classes it is that of the likeliest; of several numbers their mean.
+    The usual definition with equal-mass bins (Nguyen and O'Connor 2015); equal forecasts share a bin. 0 is perfect;
+    with N sequences even a perfect forecast scores about sqrt(BINS / N) / 3. Of classes it is that of the likeliest; of
+    several numbers their mean.
     """
     if classes:
         best = p.argmax(axis=1)[:, None]
@@ -56,26 +58,39 @@ def calibration_error_score(p: Float64Array, y: Float64Array, *, classes: bool =
     return lambda times: float(np.mean([error(times) for error in each]))
 
 
+def bins_of(p: npt.NDArray[np.floating], bins: int) -> Int64Array:
+    """Bins (N,) of equally many forecasts (N,), as far as equal ones, which share a bin, allow."""
+    _, places = np.unique(p, return_inverse=True)
+    found: Int64Array = _bins_of_counts(np.bincount(places), bins)[places]
+    return found
+
+
+def _bins_of_counts(counts: npt.NDArray[Any], bins: int) -> Int64Array:
+    """Bin of each distinct forecast, of which there are so many, in order: that of its middle one."""
+    found: Int64Array = ((np.cumsum(counts) - counts / 2) / counts.sum() * bins).astype(np.int64)
+    return found
+
+
 def _calibration_error(p: Float64Array, y: Float64Array) -> Score:
-    order = np.argsort(p, kind="stable")
-    surplus = (p - y)[order]
+    distinct, places = np.unique(p, return_inverse=True)
 
     def score(times: Int64Array) -> float:
-        sample = np.repeat(surplus, times[order])
-        bins = min(BINS, len(sample))
-        sizes = np.full(bins, len(sample) // bins)
-        sizes[: len(sample) % bins] += 1
-        return float(np.abs(np.add.reduceat(sample, np.cumsum(sizes) - sizes)).sum() / len(sample))
+        counts = np.bincount(places, times, len(distinct))
+        surplus = np.bincount(places, times * (p - y), len(distinct))
+        bins = _bins_of_counts(counts, BINS)
+        return float(np.abs(np.bincount(bins, surplus)).sum() / counts.sum())
 
     return score
 
 
-def area_under_curve_score(p: Float64Array, y: Float64Array) -> Score:
+def area_under_curve_score(p: Float64Array, y: Float64Array, folds: Int64Array | None = None) -> Score:
     """Area under the ROC curve of p (N, K) for labels y (N, K) of 0 and 1; ties count half.
 
-    The mean over the K; those without both labels are left out, NaN where none is left.
+    The mean over the K; those without both labels are left out, NaN where none is left. With `folds` (N,) only pairs of
+    sequences of one fold count.
     """
-    each = [_area_under_curve(p[:, k], y[:, k] > 0.5) for k in range(p.shape[1])]
+    fold_of = np.zeros(len(p), np.int64) if folds is None else folds
+    each = [_area_under_curve(p[:, k], y[:, k] > 0.5, fold_of) for k in range(p.shape[1])]
 
     def score(times: Int64Array) -> float:
         areas = np.array([area(times) for area in each])
@@ -85,14 +100,17 @@ def area_under_curve_score(p: Float64Array, y: Float64Array) -> Score:
     return score
 
 
-def _area_under_curve(p: Float64Array, positive: npt.NDArray[np.bool_]) -> Score:
-    distinct, places = np.unique(p, return_inverse=True)
+def _area_under_curve(p: Float64Array, positive: npt.NDArray[np.bool_], folds: Int64Array) -> Score:
+    distinct, places = np.unique(np.stack([folds, p], axis=1), axis=0, return_inverse=True)
+    places, fold_of = places.ravel(), distinct[:, 0].astype(np.int64)
+    first = np.searchsorted(fold_of, fold_of)
 
     def score(times: Int64Array) -> float:
         positives = np.bincount(places, np.where(positive, times, 0), len(distinct))
         negatives = np.bincount(places, np.where(positive, 0, times), len(distinct))
-        pairs = positives.sum() * negatives.sum()
-        below = np.cumsum(negatives) - negatives / 2
+        pairs = np.bincount(fold_of, positives) @ np.bincount(fold_of, negatives)
+        before = np.cumsum(negatives) - negatives
+        below = before - before[first] + negatives / 2
         return float(positives @ below / pairs) if pairs else float("nan")
 
     return score

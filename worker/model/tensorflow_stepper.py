@@ -22,7 +22,7 @@ ROWS = (8, 64, 512, 1024, 2048, 4096, 8192)
 STATE_FLOATS_MAX = 1 << 24
 """Of the widest wave's states, 64 MiB."""
 SAMPLE_FLOATS_MAX = 1 << 20
-"""Of the widest wave's features and logits, 4 MiB: each call moves half as much again, for a lone sample too."""
+"""Of the widest wave's features and answers, 4 MiB: each call moves half as much again, for a lone sample too."""
 UNUSED = 0
 """The row of the device's states that padding reads and writes; slot s has row s + 1."""
 
@@ -40,7 +40,7 @@ class TensorFlowStepper:
 
         self.features = program.features
         self.state_size = program.state_size
-        self.outputs = program.outputs
+        self.columns = program.columns
         self.releases_lock = True
         self.states_stay = False
         self._tf = tf
@@ -62,11 +62,11 @@ class TensorFlowStepper:
         self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array
     ) -> Float32Array:
         """See worker.ports.Stepper."""
-        logits = np.empty((len(slots), self.outputs), np.float32)
+        answers = np.empty((len(slots), self.columns), np.float32)
         for start in range(0, len(slots), self.rows[-1]):
             part = slice(start, start + self.rows[-1])
-            logits[part] = self._step(slots[part], features[part], states, steps[part])
-        return logits
+            answers[part] = self._step(slots[part], features[part], states, steps[part])
+        return answers
 
     def _step(self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array) -> Float32Array:
         distinct, cut = waves(slots)
@@ -74,13 +74,13 @@ class TensorFlowStepper:
         sizes = np.array([len(wave) for wave in cut])
         first_waves = np.append(np.searchsorted(-sizes, -np.array(self.rows[::-1])), len(sizes))
         order = np.concatenate(cut)
-        answers = self._called(distinct + 1, features[order], steps[order], sizes, first_waves)
-        logits = np.empty((len(slots), self.outputs), np.float32)
-        logits[order] = answers[: len(order)]
+        found = self._called(distinct + 1, features[order], steps[order], sizes, first_waves)
+        answers = np.empty((len(slots), self.columns), np.float32)
+        answers[order] = found[: len(order)]
         if not self.states_stay:
             self.fetch(distinct, states)
             self.forget(distinct)
-        return logits
+        return answers
 
     def fetch(self, slots: Int64Array, states: Float32Array) -> None:
         """See HoldsStates."""
@@ -110,7 +110,7 @@ class TensorFlowStepper:
     def _called(
         self, places: Int64Array, x: Float32Array, steps: Int32Array, sizes: Int64Array, first_waves: Int64Array
     ) -> Float32Array:
-        """The call's logits (M, K) of samples that lie wave after wave; see `_traced`."""
+        """The call's answers (M, columns) to samples that lie wave after wave; see `_traced`."""
         length = _padded_length(self.rows)
         samples = np.zeros((length, self.features), np.float32)
         samples[: len(x)] = x
@@ -125,7 +125,7 @@ class TensorFlowStepper:
 
 
 def _rows_for(program: StepProgram) -> tuple[int, ...]:
-    sample = program.features + program.outputs
+    sample = program.features + program.columns
     fitting = min(STATE_FLOATS_MAX // max(1, program.state_size), SAMPLE_FLOATS_MAX // sample)
     return tuple(rows for rows in ROWS if rows <= fitting) or ROWS[:1]
 
@@ -136,7 +136,7 @@ def _padded_length(rows: tuple[int, ...]) -> int:
 
 
 def _traced(tf: Any, program: StepProgram, states: Any, rows: tuple[int, ...]) -> Any:
-    """x (M, F) float32, numbers (5, M) int32 → logits (M, K). Zeros behind what is used.
+    """x (M, F) float32, numbers (5, M) int32 → answers (M, columns). Zeros behind what is used.
 
     The numbers are places, steps, sizes, offsets and first_waves. Wave k steps the states at the first sizes[k] places
     by the samples from offsets[k] on. first_waves has the first wave of each number of rows, widest first, and the
@@ -145,7 +145,7 @@ def _traced(tf: Any, program: StepProgram, states: Any, rows: tuple[int, ...]) -
     namespace = TensorFlowNamespace(tf)
     length = _padded_length(rows)
     line, number = tf.TensorSpec([length], tf.int32), tf.TensorSpec([], tf.int32)
-    x_spec, answers_spec = tf.TensorSpec([length, program.features]), tf.TensorSpec([length, program.outputs])
+    x_spec, answers_spec = tf.TensorSpec([length, program.features]), tf.TensorSpec([length, program.columns])
     state_spec = tf.TensorSpec([None, program.state_size])
     loop_specs = [state_spec, answers_spec, x_spec, line, line, line, number, number]
 
@@ -157,25 +157,25 @@ def _traced(tf: Any, program: StepProgram, states: Any, rows: tuple[int, ...]) -
             mine = offsets[k] + row  # gathered, because XLA compiles a slice anew for every place it begins at
             now = tf.where(row < sizes[k], tf.gather(steps, mine), 0)
             own = tf.where((now == 1)[:, None], tf.zeros_like(state), state)
-            logits, after = program.graph(namespace, tf.gather(x, mine), own, now)
+            found, after = program.graph(namespace, tf.gather(x, mine), own, now)
             after = tf.where((now > 0)[:, None], tf.concat(after, axis=1), state)
             # Rows behind the wave's own are the next wave's, which writes them after this.
-            return k + 1, after, tf.tensor_scatter_nd_update(answers, mine[:, None], logits)
+            return k + 1, after, tf.tensor_scatter_nd_update(answers, mine[:, None], found)
 
         return tf.while_loop(lambda k, *_: k < last, wave, (first, state, answers))[1:]
 
     @tf.function(autograph=False, input_signature=[x_spec, tf.TensorSpec([5, length], tf.int32)])
     def call(x: Any, numbers: Any) -> Any:
         places, steps, sizes, offsets, first_waves = tf.unstack(numbers)
-        answers = tf.zeros([length, program.outputs])
+        answers = tf.zeros([length, program.columns])
         bounds = tf.unstack(first_waves[: len(rows) + 1])
         for count, first, last in zip(reversed(rows), bounds[:-1], bounds[1:], strict=True):
 
             def step_these(count: int = count, first: Any = first, last: Any = last, answers: Any = answers) -> Any:
                 mine = places[:count]
-                after, logits = loop(tf.gather(states, mine), answers, x, steps, sizes, offsets, first, last)
+                after, found = loop(tf.gather(states, mine), answers, x, steps, sizes, offsets, first, last)
                 states.scatter_update(tf.IndexedSlices(after, mine))
-                return logits
+                return found
 
             answers = tf.cond(first < last, step_these, lambda answers=answers: answers)
         return answers

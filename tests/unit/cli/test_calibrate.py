@@ -137,12 +137,36 @@ def test_several_outputs_that_are_no_classes_have_mean_scores_and_no_decisions(c
     assert "decide.max_error" not in ended.out
 
 
-def test_one_recording_gives_no_intervals_and_is_said_to_be_one(cli, tmp_path):
+@pytest.mark.parametrize("options", [["--positive", "1"], ["--classes", "0,1"], ["--positive", "1", "--classes", "1"]])
+def test_several_outputs_that_are_no_classes_are_not_scored_on_labels(cli, tmp_path, options):
+    model = str(GOLDENS / "graphs" / "two_heads.keras")
+    data = data_of(tmp_path / "d.npz", 7, y=np.arange(60) % 2)
+    ended = cli("calibrate", model, data, "--no-save", "--timesteps", "7", *options)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "outputs that are not classes cannot be scored on labels: leave --positive and --classes out" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "reason"),
+    [
+        ("lstm_dropout", ["--positive", "1", "--classes", "0,1"], "has 1: leave --classes out"),
+        ("lstm_dropout", ["--classes", "0,1"], "sigmoid of 1: name the label of 1 by --positive"),
+        ("lstm_dropout", ["--positive", "1"], "20 of 60 sequences have no label, the first is number 3"),
+        ("gru_flatten_softmax", ["--classes", "0,1,2"], "20 of 60 sequences have no label, the first is number 3"),
+    ],
+)
+def test_labels_that_are_missing_or_do_not_fit_are_refused_with_the_way_out(cli, tmp_path, model, options, reason):
+    data = data_of(tmp_path / "d.npz", 6, y=np.array([0, 1, np.nan] * 20))
+    ended = cli("calibrate", str(GOLDENS / f"{model}.keras"), data, "--no-save", *options)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert reason in ended.err
+
+
+def test_one_recording_is_refused_however_many_windows_it_has(cli, tmp_path):
     rows = np.random.default_rng(1).standard_normal((30 * 6, 3))
     lines = ["recording,x,y,z", *(f"only,{x},{y},{z}" for x, y, z in rows)]
     (tmp_path / "d.csv").write_text("\n".join(lines))
     ended = cli("calibrate", str(GOLDENS / "lstm_dropout.keras"), str(tmp_path / "d.csv"), "--no-save")
-    assert ended.code == 0, ended.err
-    assert "30 sequences of one recording" in ended.out
-    assert "no intervals" in ended.out
-    assert "(" not in ended.out.split("┡")[1].split("└")[0]
+    assert ended.code == 2
+    assert "sequences of 1 recording(s) are too few" in ended.err
+    assert "give at least 5 recordings" in ended.err

@@ -154,3 +154,28 @@ def test_calibrate_reads_the_complete_sequences_of_a_topic(cli: Cli, at: list[st
     assert ended.code == 0, ended.err
     assert "25 sequences of 25 recordings" in ended.out
     assert orjson.loads((tmp_path / "side-car.json").read_bytes())["sequences"] == 25
+
+
+def test_calibrate_ends_the_sequences_of_a_topic_where_the_worker_would(
+    cli: Cli, at: list[str], tmp_path: Path
+) -> None:
+    golden = str(GOLDENS / "lstm_flatten.keras")  # 6 steps of 3 features
+    producer = KafkaProducer({"bootstrap.servers": at[1]})
+    values = [b'{"features":[%d,0,0]}' % t for t in range(7)]
+    times = [1, 2, 3, *range(3_600_000, 3_600_004)]  # 3 samples, an hour's silence, 4 samples; 0 would mean now
+    keys: list[bytes | None] = [b"%d" % stream for stream in range(25)]
+    for value, time in zip(values, times, strict=True):
+        producer.produce_many(topic(at, "input"), [0] * 25, keys, [value] * 25, [time] * 25)
+    producer.flush()
+    producer.close()
+    arguments = ["calibrate", golden, f"topic:{topic(at, 'input')}", *at, "--output", str(tmp_path / "side-car.json")]
+    ended = cli(*arguments, "--set", "sequence.idle_timeout_ms=60000")
+    assert ended.code == 2
+    assert "holds no complete sequence of 6 samples" in ended.err
+    ended = cli(*arguments, "--set", "sequence.length=3")
+    assert (ended.code, ended.err) == (
+        2,
+        "error: sequence.length = 3: a calibration forecasts step 6: leave sequence.length at 0\n",
+    )
+    ended = cli(*arguments, "--set", "sequence.length=6", "--no-save")
+    assert "25 sequences of 25 recordings" in ended.out

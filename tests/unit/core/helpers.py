@@ -32,7 +32,7 @@ def toy_logit(samples: list[float], factor: int = 3) -> float:
 class ToyStepper:
     """state[0] is `toy_logit` of the samples so far, state[-1] the step."""
 
-    features, outputs = 1, 1
+    features, columns = 1, 1
     releases_lock = False
 
     def __init__(self, factor: int = 3, state_size: int = 2) -> None:
@@ -54,8 +54,11 @@ class ToyReadout:
     computed_from = 1
     calibration_id: str | None = None
 
-    def publish(self, logits, steps):
-        return (logits / np.float32(65521)).astype(np.float32), steps >= 3
+    def publish(self, answers, steps):
+        return (answers / np.float32(65521)).astype(np.float32), self.exact(steps)
+
+    def exact(self, steps):
+        return steps >= 3
 
 
 @dataclass

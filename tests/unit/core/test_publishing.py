@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+from itertools import pairwise
 
-from tests.oracle import Given
-from tests.unit.core.helpers import Core, rules, toy_logit
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.oracle import Given, Oracle
+from tests.unit.core.helpers import FINGERPRINT, Core, ToyModel, ToyReadout, ToyStepper, rules, toy_logit
+from tests.unit.core.test_routing import cut, histories
 from worker.core.publishing import Emission, Emit
+from worker.core.state_row import RowFormat
 
 
 def run(records: list[Given], emission: Emission | None = None, **kwargs: object):
@@ -56,3 +62,62 @@ def test_emit_changes_publishes_the_first_the_final_and_the_moves_above_the_thre
 
 def test_numbers_of_one_row_are_float32():
     assert run([Given(0, 0, b"a", 0, (1.0,))]).probabilities.dtype == np.float32
+
+
+class TwoOutputs(ToyStepper):
+    """The second number is the first one's negative."""
+
+    columns = 2
+
+    def step_batch(self, slots, features, states, steps):
+        logits = super().step_batch(slots, features, states, steps)
+        return np.concatenate([logits, -logits], axis=1)
+
+
+def calibrated(stepper: ToyStepper) -> ToyModel:
+    model = ToyModel(stepper)
+    model.readout.calibration_id = "c"
+    return model
+
+
+def probability(samples) -> float:
+    return float(np.float32(toy_logit([x for (x,) in samples])) / np.float32(65521))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    histories(),
+    st.lists(st.integers(1, 12), max_size=12),
+    st.sampled_from([0, 3, 5]),
+    st.sampled_from(["taint", "reset", "reject"]),
+    st.sampled_from([0, 0, 2000]),
+)
+def test_every_increment_of_a_sequence_is_a_forecast_once_whatever_the_batches(records, sizes, length, on_gap, idle):
+    expected = [
+        (probability(row.samples[:-1]), probability(row.samples))
+        for row in Oracle(length, on_gap, idle).feed(records).outputs
+        if row.step > 1 and not row.closing
+    ]
+    core = Core(rules(length, on_gap, idle), models=[calibrated(ToyStepper())])
+    found: list[tuple[float, float]] = []
+    for batch in cut(records, sizes):
+        before, after = core.run(batch)[1].forecasts
+        found += zip(before.tolist(), after.tolist(), strict=True)
+        core.commit()
+    assert sorted(found) == sorted(expected)
+
+
+def test_forecasts_are_of_every_output():
+    core = Core(rules(), row_format=RowFormat(FINGERPRINT, 2, 2), models=[calibrated(TwoOutputs())])
+    core.run([Given(0, 0, b"a", 0, (1.0,))])
+    before, after = core.run([Given(0, 1, b"a", 1, (2.0,)), Given(0, 2, b"a", 2, (3.0,))])[1].forecasts
+    paths = [probability([(1.0,), (2.0,), (3.0,)][:count]) for count in (1, 2, 3)]
+    increments = [*pairwise(paths)]
+    increments += [(-first, -second) for first, second in increments]
+    assert sorted(zip(before.tolist(), after.tolist(), strict=True)) == sorted(increments)
+
+
+def test_without_a_calibration_no_number_is_a_forecast():
+    core = Core(rules())
+    assert ToyReadout.calibration_id is None
+    assert core.run([Given(0, i, b"a", i, (1.0,)) for i in range(2)])[1].forecasts is None

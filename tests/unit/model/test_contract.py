@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from tests.unit.model.architectures import layer, model_file, program
+from tests.unit.model.test_program import weighted
 from worker.errors import ModelNotStreamable
 from worker.model.compile import RULES, compile_model
 from worker.model.contract import TOLERANCE, TOLERANCE_MAX, verify
+from worker.model.engines import stepper_for
 from worker.model.numpy_stepper import NumpyStepper
 
 LAYERS = [
@@ -149,3 +151,54 @@ def test_an_engine_that_does_not_write_the_state_is_found():
 
     with pytest.raises(ModelNotStreamable, match="differs"):
         verify(compiled, Forgetting(compiled))
+
+
+class Scored(NumpyStepper):
+    """Its scores are changed by `change(scores, steps)`."""
+
+    def __init__(self, compiled, change):
+        super().__init__(compiled)
+        self.change, self.outputs = change, compiled.outputs
+
+    def step_batch(self, slots, features, states, steps):
+        answers = super().step_batch(slots, features, states, steps)
+        answers[:, self.outputs :] = self.change(answers[:, self.outputs :], steps)
+        return answers
+
+
+def test_scores_are_verified_and_do_not_count_as_outputs():
+    plain = verify(program(LAYERS))
+
+    assert verify(weighted(program(LAYERS), steps=3)) == plain
+    assert verify(weighted(program(LAYERS), steps=9)) == plain
+
+
+@pytest.mark.parametrize("engine", ["numpy", "kernel"])
+@pytest.mark.parametrize("layers", [LAYERS, MAGNIFYING])
+def test_scores_of_large_terms_that_cancel_may_differ_by_what_these_are_rounded(layers, engine):
+    scored = weighted(program(layers, timesteps=64), steps=63, scale=300)
+
+    verify(scored, stepper_for(scored, engine))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda scores, _: scores * np.float32(1.001),
+        lambda scores, _: np.full_like(scores, np.nan),
+        lambda scores, steps: scores + np.float32(1e-4) * (steps == 1)[:, None],
+        lambda scores, steps: scores + np.float32(1e-4) * (steps > 3)[:, None],
+    ],
+)
+def test_an_engine_of_other_scores_is_found(change):
+    scored = weighted(program(LAYERS), steps=3)
+
+    with pytest.raises(ModelNotStreamable, match="scores of the state differ from NumPy's"):
+        verify(scored, Scored(scored, change))
+
+
+def test_a_broken_rule_is_not_taken_for_wrong_scores(monkeypatch):
+    break_rule("GRU", monkeypatch, by=1e-3)
+
+    with pytest.raises(ModelNotStreamable, match="differs from a float64 evaluation"):
+        verify(weighted(program(LAYERS)))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from worker.errors import ConfigError
-from worker.model.datasets import Recording, is_positive, of_split, read_csv, read_recordings, sequences_of
+from worker.model.datasets import Recording, is_class, is_positive, of_split, read_csv, read_recordings, sequences_of
 
 GOOD = """recording,split,activity,step,x,y
 a,train,walking,1,0.5,1
@@ -148,3 +148,24 @@ def test_a_positive_label_that_separates_nothing_is_refused_naming_the_labels() 
     for labels in (["a", "b"], ["c", "c"]):
         with pytest.raises(ConfigError, match=", ".join(sorted(set(labels)))):
             is_positive(labels, "c")
+
+
+def test_missing_labels_are_refused_with_how_many_there_are_and_where_the_first_is() -> None:
+    labels = ["a", "b", "", "a", "nan", "b"]
+    for ask in (lambda: is_positive(labels, "a"), lambda: is_class(labels, ["a", "b"])):
+        with pytest.raises(ConfigError, match="2 of 6 sequences have no label, the first is number 3: ") as refused:
+            ask()
+        assert "\n" not in str(refused.value)
+
+
+def test_a_label_that_is_asked_for_is_not_missing_whatever_its_name() -> None:
+    assert is_positive(["nan", "b"], "nan").tolist() == [True, False]
+    assert is_class(["nan", "b"], ["b", "nan"]).tolist() == [[False, True], [True, False]]
+
+
+def test_an_empty_cell_and_a_number_that_is_none_are_missing_labels_where_a_sequence_ends(tmp_path: Path) -> None:
+    table = read_csv(written(tmp_path, "recording,label,x\na,,1\na,run,1\nb,run,1\nb, ,1\nc,sit,1\nc,sit,1\n"))
+    np.savez(tmp_path / "data.npz", x=np.ones((3, 2, 1)), y=[1.0, np.nan, 0.0])
+    for recordings, label in ((table, "run"), (read_recordings(tmp_path / "data.npz"), "1")):
+        with pytest.raises(ConfigError, match=r"1 of 3 sequences have no label, the first is number 2"):
+            is_positive(sequences_of(recordings, 2).labels, label)

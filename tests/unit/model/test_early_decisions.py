@@ -37,16 +37,17 @@ def test_of_classes_the_likeliest_decides_and_steps_without_a_number_do_not():
     assert (found.early, found.mean_step, found.taken_back, found.right) == (0.5, 2.5, 1.0, 1.0)
 
 
-def test_recordings_are_counted_by_the_share_of_their_early_decisions_that_is_taken_back():
+def test_decisions_are_counted_as_multiples_of_those_of_the_recording_with_most():
     paths = np.array([[0.97, 0.1], [0.97, 0.9], [0.97, 0.9], [0.5, 0.5]])[:, :, None]
     found = counted_decisions(paths, np.array([0, 0, 1, 2]))
     at = ERRORS.index(0.05)
-    assert (found.recordings[at], found.taken_back[at]) == (2, 0.5)
+    assert (found.recordings[at], found.decided[at], found.taken_back[at]) == (2, 1.5, 0.5)
     assert found.recordings[ERRORS.index(0.02)] == 0
 
 
 def everywhere(recordings: int, taken_back: float = 0.0) -> DecisionCounts:
-    return DecisionCounts(np.full(len(ERRORS), recordings), np.full(len(ERRORS), taken_back))
+    each = np.full(len(ERRORS), recordings)
+    return DecisionCounts(each, each.astype(float), np.full(len(ERRORS), taken_back))
 
 
 def test_a_few_recordings_promise_no_more_than_they_can_show():
@@ -60,7 +61,8 @@ def test_a_few_recordings_promise_no_more_than_they_can_show():
 
 
 def test_a_threshold_that_took_back_more_than_promised_gives_way_to_a_higher_one():
-    counts = DecisionCounts(np.full(len(ERRORS), 999), np.where(np.array(ERRORS) > 0.06, 150.0, 0.0))
+    each = np.full(len(ERRORS), 999)
+    counts = DecisionCounts(each, each.astype(float), np.where(np.array(ERRORS) > 0.06, 150.0, 0.0))
     assert promised_threshold(counts, 0.1) == 0.95
 
 
@@ -98,3 +100,17 @@ def test_a_promise_that_can_be_kept_is_made():
     paths[generator.random(2000) < 0.02, -1] = 0.1
     threshold = promised_threshold(counted_decisions(paths, np.arange(2000)), 0.05)
     assert threshold == 0.95
+
+
+@pytest.mark.parametrize("share", [0.15, 0.3])
+def test_a_promise_is_of_all_decisions_and_not_of_recordings(share):
+    """A tenth of the recordings have 30 windows and the others 1; only decisions of the large ones are taken back."""
+    generator = np.random.default_rng(1)
+    made = 0
+    for _ in range(TRIALS):
+        sizes = np.where(np.arange(400) % 10 == 0, 30, 1)
+        numbers = np.repeat(np.arange(400), sizes)
+        back = (generator.random(400) < share)[numbers] & (sizes[numbers] > 1)
+        paths = np.stack([np.full(len(numbers), 0.97), np.where(back, 0.1, 0.9)], axis=1)[:, :, None]
+        made += promised_threshold(counted_decisions(paths.astype(np.float32), numbers), 0.05) is not None
+    assert made <= TRIALS * (1 - CONFIDENCE)

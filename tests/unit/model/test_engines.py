@@ -12,11 +12,19 @@ from hypothesis import strategies as st
 from tests.unit.model.architectures import layer, program, programs
 from tests.unit.model.random_graphs import random_program
 from tests.unit.model.test_numpy_stepper import in_place, steps_of
+from tests.unit.model.test_program import PROGRAMS, STREAMS, WEIGHTED, by_hand, mixed_records, weighted
 from worker.core.waves import deepest
 from worker.errors import ConfigError
-from worker.model import tensorflow_stepper
+from worker.model import engines, tensorflow_stepper
 from worker.model.contract import verify
-from worker.model.engines import WAVE_STREAMS_MIN, SmallWavesByKernel, stepper_for, verify_engine
+from worker.model.engines import (
+    KERNEL_WEIGHTS_MAX,
+    WAVE_STREAMS_MIN,
+    SmallWavesByKernel,
+    operations_of,
+    stepper_for,
+    verify_engine,
+)
 from worker.model.kernel.stepper import KernelStepper
 from worker.model.load import load_program
 from worker.model.numpy_stepper import NumpyStepper
@@ -134,3 +142,57 @@ def test_a_layer_that_the_kernel_lacks_is_named():
     lacking = program([layer("LSTM", units=2, activation="softsign"), layer("Dense", units=1, activation="sigmoid")])
     with pytest.raises(ConfigError, match="'kernel' is not possible: it has no LSTM like that of layer 'layer_0'"):
         stepper_for(lacking, "kernel")
+
+
+@pytest.mark.parametrize(
+    ("engine", "make"),
+    [("kernel", *PROGRAMS[0].values)]
+    + [(engine, *each.values) for engine in ("numpy", "tensorflow") for each in PROGRAMS],
+)
+def test_every_engine_gives_the_scores_of_the_stepped_state(engine, make):
+    plain, scored = make(), weighted(make())
+    slots, features, steps = mixed_records(plain)
+    wanted, states_wanted = by_hand(scored, plain, slots, features, steps)
+    stepper = stepper_for(scored, engine)
+    good = slots != STREAMS
+    for records_max in (1, 9, 100):  # one sample, some of most streams, several of every stream
+        states = in_place(STREAMS + 1, plain.state_size)
+        parts = [slice(start, start + records_max) for start in range(0, len(slots), records_max)]
+        found = [stepper.step_batch(slots[part], features[part], states, steps[part]) for part in parts]
+        answers = np.concatenate(found)
+        assert answers.shape == (len(slots), stepper.columns) == (len(slots), 2 * plain.outputs)
+        assert answers.dtype == np.float32
+        np.testing.assert_allclose(answers[good], wanted[good], atol=1e-6)
+        np.testing.assert_allclose(states[:STREAMS], states_wanted[:STREAMS], atol=1e-6)
+        assert (answers[steps > WEIGHTED, plain.outputs :] == 0).all()
+    verify(scored, stepper)
+
+
+def test_scores_are_those_of_states_that_stay_on_the_device():
+    plain = load_program(REFERENCE)
+    scored = weighted(plain)
+    slots, features, steps = mixed_records(plain)
+    wanted, _ = by_hand(scored, plain, slots, features, steps)
+    stepper, rows = stepper_for(scored, "tensorflow"), in_place(STREAMS + 1, plain.state_size)
+    before = rows.tobytes()
+    stepper.hold_states()
+    parts = [slice(start, start + 9) for start in range(0, len(slots), 9)]
+    answers = [stepper.step_batch(slots[part], features[part], rows, steps[part]) for part in parts]
+    good = slots != STREAMS
+    assert rows.tobytes() == before
+    np.testing.assert_allclose(np.concatenate(answers)[good], wanted[good], atol=1e-6)
+
+
+def test_of_the_state_weights_auto_counts_those_of_one_step(monkeypatch):
+    plain = load_program(REFERENCE)
+    scored = weighted(plain, steps=3000)
+    assert scored.state_weights.size > KERNEL_WEIGHTS_MAX
+    own = sum(weight.size for op, _ in operations_of(plain)[0] for weight in op.weights)
+    one_step = plain.state_size * plain.outputs
+    monkeypatch.setattr(engines, "KERNEL_ALWAYS_WEIGHTS_MAX", own + one_step)
+    assert isinstance(stepper_for(scored), KernelStepper)
+    monkeypatch.setattr(engines, "KERNEL_ALWAYS_WEIGHTS_MAX", own + one_step - 1)
+    stepper = stepper_for(scored)
+    assert isinstance(stepper, SmallWavesByKernel)
+    assert stepper.columns == scored.columns
+    verify_engine(scored, stepper)

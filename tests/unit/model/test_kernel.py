@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from tests.unit.model.architectures import layer, program, programs
 from tests.unit.model.kernel_product import product
 from tests.unit.model.test_numpy_stepper import in_place, steps_of
+from tests.unit.model.test_program import STREAMS, by_hand, mixed_records, weighted
 from worker.errors import ConfigError
 from worker.model.contract import verify
 from worker.model.engines import operations_of, stepper_for
-from worker.model.kernel.operations import in_blocks
+from worker.model.kernel.operations import in_blocks, tables
 from worker.model.load import load_program
 from worker.model.numpy_stepper import NumpyStepper
 
@@ -122,6 +123,26 @@ def test_a_stream_of_nan_answers_nan_and_leaves_the_others_alone():
     logits = stepper.step_batch(np.array([0, 1]), features, states, np.array([1, 1], np.int32))
     assert np.isnan(logits[0]).all()
     assert np.isfinite(logits[1]).all()
+
+
+@pytest.mark.parametrize("units", [1, 11, 70, 150])
+def test_scores_of_any_width_are_those_of_the_state(units):
+    compiled = program([layer("LSTM", units=20), layer("Dense", units=units, activation="softmax")])
+    scored = weighted(compiled)
+    slots, features, steps = mixed_records(compiled)
+    wanted, _ = by_hand(scored, compiled, slots, features, steps)
+    states = in_place(STREAMS + 1, compiled.state_size)
+    answers = stepper_for(scored, "kernel").step_batch(slots, features, states, steps)
+    good = slots != STREAMS
+    np.testing.assert_allclose(answers[good], wanted[good], atol=2e-6)
+
+
+@pytest.mark.parametrize("units", [1, 70])
+def test_there_is_room_for_as_many_scores_as_logits_and_none_for_the_whole_state(units):
+    layers = [layer("LSTM", units=20, return_sequences=True), layer("LSTM", units=20), layer("Dense", units=units)]
+    compiled = program(layers)
+    scored = weighted(compiled)
+    assert tables(operations_of(scored)[0], compiled.features).width == max(20, 2 * units)
 
 
 def test_a_layer_that_the_kernel_lacks_is_named():

@@ -24,7 +24,8 @@ def program_of(outputs: int = 1, exactness: str = "end") -> SummingProgram:
 
 def calibration_of(program: SummingProgram) -> Calibration:
     parts = np.random.default_rng(7).normal(size=(60, T, program.outputs))
-    return fit_calibration(program, np.cumsum(parts, axis=1).astype(np.float32), "test")
+    logits = np.cumsum(parts, axis=1).astype(np.float32)
+    return fit_calibration(program, logits, [str(i) for i in range(len(logits))], "test")[0]
 
 
 def rows(outputs: int, count: int = 500, seed: int = 0) -> tuple[Float32Array, Int32Array]:
@@ -73,15 +74,13 @@ def test_float32_probabilities_equal_those_of_float64_within_a_millionth(outputs
     logits, steps = rows(outputs, 5000)
     early = steps < T
     published, _ = Readout(program, calibration).publish(logits, steps)
-    z = logits[early].astype(np.float64)
+    own, at = logits[early].astype(np.float64), steps[early] - 1
     if outputs > 1:
-        whole = np.exp(z).sum(axis=1, keepdims=True)
-        z = z - np.log(whole - np.exp(z))
-    at = steps[early] - 1
-    z = np.clip(z, calibration.lowest[at], calibration.highest[at])
-    expected = 1 / (1 + np.exp(-(calibration.intercepts[at] + calibration.slopes[at] * z)))
-    if outputs > 1:
-        expected /= expected.sum(axis=1, keepdims=True)
+        own = own - np.log(np.exp(own).sum(axis=1, keepdims=True))
+    predictors = calibration.intercepts[at] + np.einsum("nj,njk->nk", own, calibration.slopes[at])
+    predictors = np.clip(predictors, calibration.lowest[at], calibration.highest[at])
+    powers = np.exp(predictors)
+    expected = powers / powers.sum(axis=1, keepdims=True) if outputs > 1 else powers / (1 + powers)
     np.testing.assert_allclose(published[early], expected, atol=1e-6)
 
 
@@ -113,7 +112,7 @@ def test_a_calibration_takes_the_place_of_a_models_own_early_numbers_and_is_not_
     assert (exact == (steps == T)).all()
     assert np.isnan(probabilities[steps < 3]).all()
     early = (steps >= 3) & (steps < T)
-    wanted = forecast(calibration.table(), "sigmoid", logits[early], steps[early])
+    wanted = forecast(calibration.table(), "sigmoid", logits[early], None, steps[early])
     np.testing.assert_array_equal(probabilities[early], wanted)
     np.testing.assert_array_equal(probabilities[exact], program.outputs_of(logits[exact]))
     assert "null before step 3, then the calibrated forecast" in Readout(program, calibration).describe()

@@ -58,6 +58,22 @@ def test_a_forecast_that_comes_true_as_often_as_it_says_has_no_calibration_error
     assert expected_calibration_error(np.full(4000, 0.9), shuffled) == pytest.approx(0.4, abs=0.01)
 
 
+@given(st.integers(0, 1000))
+def test_the_calibration_error_does_not_depend_on_the_order_of_equal_forecasts(seed):
+    generator = np.random.default_rng(seed)
+    p, y = generator.integers(1, 4, 60) / 5, (generator.random(60) < 0.4).astype(float)
+    order = np.argsort(y)
+    assert expected_calibration_error(p[order], y[order]) == pytest.approx(expected_calibration_error(p, y))
+    constant = np.full(60, 0.4)
+    assert expected_calibration_error(constant, np.sort(y)) == pytest.approx(abs(0.4 - y.mean()))
+
+
+def test_only_pairs_of_one_fold_are_ranked():
+    p, y, folds = np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.0, 1.0, 0.0, 1.0]), np.array([0, 0, 1, 1])
+    assert area_under_curve(p, y) == 0.75
+    assert counted_once(area_under_curve_score(p[:, None], y[:, None], folds), 4) == 1.0
+
+
 def test_of_classes_the_calibration_error_is_that_of_the_likeliest():
     p = np.tile([0.8, 0.15, 0.05], (1000, 1))
     y = np.eye(3)[np.where(np.arange(1000) % 2 == 0, 0, 1)]

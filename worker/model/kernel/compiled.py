@@ -21,6 +21,7 @@ MATH = {"contract", "nsz"}
 LSTM, GRU_AFTER, GRU_BEFORE = int(Operation.LSTM), int(Operation.GRU_RESET_AFTER), int(Operation.GRU_RESET_BEFORE)
 SIMPLE_RNN, DENSE, RUNNING_SUM = int(Operation.SIMPLE_RNN), int(Operation.DENSE), int(Operation.RUNNING_SUM)
 ACTIVATION, SCALE_AND_SHIFT = int(Operation.ACTIVATION), int(Operation.SCALE_AND_SHIFT)
+STATE_SCORES = int(Operation.STATE_SCORES)
 TANH, SIGMOID, RELU = int(Activation.TANH), int(Activation.SIGMOID), int(Activation.RELU)
 LEAKY, ELU = int(Activation.LEAKY_RELU), int(Activation.ELU)
 HARD_2, HARD_3 = int(Activation.HARD_SIGMOID_KERAS_2), int(Activation.HARD_SIGMOID_KERAS_3)
@@ -169,8 +170,19 @@ def _dense(x: Any, z: Any, total: Any, weights: Any, op: Any, step: int, paramet
 
 
 @njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
+def _state_scores(x: Any, s: Any, weights: Any, op: Any, step: int) -> None:
+    """Behind the logits in x the state times the slice of this step; zeros after the last slice."""
+    size, outputs = op[1], op[2]
+    scores = after(x, outputs)
+    for k in range(outputs):
+        scores[k] = ZERO
+    if step <= op[7]:
+        add_product(scores, s, size, after(weights, (step - 1) * size * outputs), outputs)
+
+
+@njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
 def _step_one(operations: Any, count: int, parameters: Any, weights: Any, x: Any, z: Any, s: Any, step: int) -> None:
-    """The sample in x becomes its logits; its state s is stepped. `z`: room for six vectors."""
+    """The sample in x becomes its logits and scores; its state s is stepped. `z`: room for six vectors."""
     for o in range(count):
         op = after(operations, o * COLUMNS)
         code, mine, w, parameter = op[0], after(s, op[3]), after(weights, op[4]), parameters[o]
@@ -188,6 +200,8 @@ def _step_one(operations: Any, count: int, parameters: Any, weights: Any, x: Any
             offset = after(w, op[1])
             for k in range(op[1]):
                 x[k] = x[k] * w[k] + offset[k]
+        elif code == STATE_SCORES:
+            _state_scores(x, mine, w, op, step)
 
 
 @njit(nogil=True, fastmath=MATH, error_model="numpy", cache=True)
@@ -200,15 +214,15 @@ def step_samples(
     features: Any,
     states: Any,
     steps: Any,
-    logits: Any,
+    answers: Any,
 ) -> None:
-    """The stepper's contract on tables: states (slots, S) in place, logits (N, K) filled, in record order.
+    """The stepper's contract on tables: states (slots, S) in place, answers (N, columns) filled, in record order.
 
     A row of states is contiguous; all other arrays are in C order.
     """
     scratch = np.empty(7 * width, np.float32)
     x, z = pointer(scratch), after(pointer(scratch), width)
-    size, inputs, outputs = states.shape[1], features.shape[1], logits.shape[1]
+    size, inputs, columns = states.shape[1], features.shape[1], answers.shape[1]
     table, numbers, w = pointer(operations), pointer(parameters), pointer(weights)
     for i in range(len(slots)):
         s = row_pointer(states, slots[i])
@@ -217,4 +231,4 @@ def step_samples(
                 s[k] = ZERO
         _copy(x, row_pointer(features, i), inputs)
         _step_one(table, len(operations), numbers, w, x, z, s, steps[i])
-        _copy(row_pointer(logits, i), x, outputs)
+        _copy(row_pointer(answers, i), x, columns)

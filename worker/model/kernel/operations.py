@@ -1,6 +1,7 @@
 """What the kernel can express: a model as a table of operations and one array of weights. No compiler is needed here.
 
-Each operation reads the current vector, may read and write its part of the state, and replaces the vector.
+Each operation reads the current vector, may read and write its part of the state, and replaces the vector; the last
+may be one that puts the scores of the whole state behind it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ class Operation(IntEnum):
     RUNNING_SUM = 6
     ACTIVATION = 7
     SCALE_AND_SHIFT = 8
+    STATE_SCORES = 9
+
+
+BY_STEP = (Operation.RUNNING_SUM, Operation.STATE_SCORES)
+"""Their first weights are one matrix for each step."""
 
 
 class Activation(IntEnum):
@@ -114,13 +120,15 @@ def tables(operations: list[tuple[KernelOp, int]], features: int) -> KernelTable
     """Lay out operations, each with its first column in the state row."""
     rows, flat, parameters, at, width = [], [], [], 0, features
     for op, state_offset in operations:
-        timesteps = op.weights[0].shape[0] if op.operation is Operation.RUNNING_SUM else 0
+        timesteps = op.weights[0].shape[0] if op.operation in BY_STEP else 0
         rows.append([op.operation, op.inputs, op.outputs, state_offset, at, op.activation, op.gate, timesteps])
         parameters.append(op.parameter)
         for weight in op.weights:
             flat.append(in_blocks(weight))
             at += weight.size
-        width = max(width, op.inputs, op.outputs)
+        # Scores are read from the state, and written behind as many logits.
+        lengths = (2 * op.outputs,) if op.operation is Operation.STATE_SCORES else (op.inputs, op.outputs)
+        width = max(width, *lengths)
     return KernelTables(
         np.array(rows, np.int64).reshape(-1, COLUMNS),
         np.array(parameters, np.float32),

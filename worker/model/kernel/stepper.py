@@ -43,7 +43,7 @@ class KernelStepper:
 
         self.features = program.features
         self.state_size = program.state_size
-        self.outputs = program.outputs
+        self.columns = program.columns
         self.releases_lock = True
         self._tables = tables
         self._step_samples = step_samples
@@ -52,9 +52,9 @@ class KernelStepper:
         self, slots: Int64Array, features: Float32Array, states: Float32Array, steps: Int32Array
     ) -> Float32Array:
         """See worker.ports.Stepper."""
-        logits = np.empty((len(slots), self.outputs), np.float32)
+        answers = np.empty((len(slots), self.columns), np.float32)
         tables = self._tables
         self._step_samples(
-            tables.operations, tables.parameters, tables.weights, tables.width, slots, features, states, steps, logits
+            tables.operations, tables.parameters, tables.weights, tables.width, slots, features, states, steps, answers
         )
-        return logits
+        return answers
