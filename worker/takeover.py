@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,13 +11,16 @@ from worker.core.codec import OutputEncoder
 from worker.core.idle import IdleIndex
 from worker.core.slots import StreamTable
 from worker.core.state_row import Flag, check_row, decode_row, row_event_time, row_fingerprint
-from worker.core.types import EndedBy, PredictionBatch
+from worker.core.types import EndedBy, ModelLabel, PredictionBatch
 from worker.delivery import Delivery
 from worker.errors import StateFromAnotherModel
 from worker.partitions import OwnedPartition
 from worker.ports import Store
 
 log = logging.getLogger(__name__)
+
+EncoderOf = Callable[[Sequence[ModelLabel]], OutputEncoder]
+"""Of the configured format, for records of these models."""
 
 
 class Takeover:
@@ -31,13 +35,13 @@ class Takeover:
         *,
         table: StreamTable,
         delivery: Delivery,
-        encoder: OutputEncoder,
+        encoder_of: EncoderOf,
         on_model_change: str,
         idle_timeout_ms: int,
     ) -> None:
         self._table = table
         self._delivery = delivery
-        self._encoder = encoder
+        self._encoder_of = encoder_of
         self._on_model_change = on_model_change
         self._idle_timeout_ms = idle_timeout_ms
 
@@ -90,18 +94,24 @@ class Takeover:
         return idle
 
     def _end_sequences(self, partition: OwnedPartition, rows: list[tuple[bytes, bytes]]) -> None:
-        theirs = row_fingerprint(rows[0][1])[:4].hex()
+        models = list(dict.fromkeys(row_fingerprint(row) for _, row in rows))
+        # Their files are not loaded: length and calibration of these sequences are unknown.
+        labels = [ModelLabel(model[:4].hex()) for model in models]
+        theirs = ", ".join(label.model for label in labels)
         log.warning("partition %d: ending %d sequences of model %s", partition.index, len(rows), theirs)
-        closings = closing_records(partition.index, rows, self._table.row_format.outputs)
+        closings = closing_records(partition.index, rows, models, self._table.row_format.outputs)
         self._table.forget(partition.index, [key for key, _ in rows])
-        self._delivery.send(closings, self._encoder.encode(closings))
+        self._delivery.send(closings, self._encoder_of(labels).encode(closings))
         self._delivery.commit([partition], [])
 
 
-def closing_records(partition: int, rows: list[tuple[bytes, bytes]], outputs: int) -> PredictionBatch:
+def closing_records(
+    partition: int, rows: list[tuple[bytes, bytes]], models: Sequence[bytes], outputs: int
+) -> PredictionBatch:
     """The last word on sequences whose model is gone: the numbers of their last sample once more, never exact.
 
-    A model with another number of outputs leaves no numbers. `source` is the sequence's own last record.
+    `models`: the fingerprints of all rows, as the batch counts them. A model with another number of outputs leaves no
+    numbers. `source` is the sequence's own last record.
     """
     decoded = [decode_row(row) for _, row in rows]
     count = len(rows)
@@ -129,4 +139,5 @@ def closing_records(partition: int, rows: list[tuple[bytes, bytes]], outputs: in
         closing=np.ones(count, np.bool_),
         ended_by=np.full(count, EndedBy.MODEL_CHANGE, np.uint8),
         sequence_ids=[row.sequence_id for row in decoded],
+        models=np.array([models.index(row.fingerprint) for row in decoded], np.uint8),
     )
