@@ -13,11 +13,11 @@ from worker.config import Settings
 from worker.core.slots import HoldsStates
 from worker.core.types import ModelLabel
 from worker.errors import ConfigError, InputChanged
-from worker.model.calibration import calibration_for
 from worker.model.early_decisions import promised_threshold, smallest_promise
 from worker.model.engines import operations_of, stepper_for, verify_engine
 from worker.model.load import load_program
 from worker.model.program import StepProgram
+from worker.model.published import readout_for
 from worker.model.readout import Readout
 from worker.model.tensorflow_stepper import TensorFlowStepper
 from worker.ports import Stepper
@@ -90,7 +90,7 @@ def load_model(settings: Settings) -> ServedModel:
             f"input.features names {len(settings.input.features)} fields, the model takes {program.features} features",
             "name one field per feature, in the model's order",
         )
-    readout = Readout(program, calibration_for(program, path, settings.model.calibration))
+    readout = readout_for(program, path, settings.model.calibration)
     if readout.calibration_id is not None and length != program.timesteps:
         raise ConfigError(
             f"sequence.length = {length}: the calibration of {path} forecasts step {program.timesteps}",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 from worker.bench import step_cost
 from worker.cli import check
+from worker.model.calibration import forecasts_of, side_car_path
+from worker.model.calibration_fit import fit_calibration, partial_logits
 from worker.model.engines import stepper_for
 from worker.model.load import load_program
 
@@ -68,6 +71,87 @@ def test_a_model_that_is_exact_at_every_step_publishes_at_every_step(cli, tmp_pa
     assert written["exact"].all()
     assert np.isfinite(written["outputs"]).all()
     assert written["outputs"][:, -1] == pytest.approx(golden["outputs"], abs=1e-6)
+
+
+def calibrated(folder, name="lstm_dropout"):
+    """A copy of a model with numbers of its own at each step, and its calibration beside it."""
+    path = Path(shutil.copy(GOLDENS / f"{name}.keras", folder))
+    program = load_program(path)
+    samples = np.random.default_rng(1).standard_normal((50, program.timesteps, program.features)).astype(np.float32)
+    calibration = fit_calibration(program, partial_logits(program, samples), "test")
+    calibration.save(side_car_path(path))
+    return path, calibration, samples
+
+
+@pytest.mark.parametrize("name", ["lstm_dropout", "lstm_flatten"])
+def test_with_a_side_car_outputs_are_its_forecasts_before_the_last_step(cli, tmp_path, name):
+    path, calibration, samples = calibrated(tmp_path, name)
+    program = load_program(path)
+    np.savez(tmp_path / "x.npz", x=samples)
+
+    ended = cli(
+        *("check", str(path), "--no-keras"),
+        *("--inputs", str(tmp_path / "x.npz"), "--outputs", str(tmp_path / "y.npz")),
+    )
+
+    assert f"calibration: {side_car_path(path)}, {calibration.id}" in ended.out
+    written = np.load(tmp_path / "y.npz")
+    assert written["exact"].tolist() == [False] * 5 + [True]
+    logits = partial_logits(program, samples)
+    forecasts = forecasts_of(calibration.table(), program.activation, logits)
+    np.testing.assert_allclose(written["outputs"][:, :-1], forecasts, atol=1e-5)
+    np.testing.assert_allclose(written["outputs"][:, -1], program.outputs_of(logits[:, -1]), atol=1e-6)
+
+
+def test_a_side_car_is_told_without_inputs_and_another_models_is_refused_as_by_run(cli, tmp_path):
+    path, calibration, _ = calibrated(tmp_path)
+    assert f"{side_car_path(path)}, {calibration.id}\n" in cli("check", str(path), "--no-keras").out
+    shutil.copy(GOLDENS / "simple_rnn.keras", path)
+
+    ended = cli("check", str(path), "--no-keras")
+
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert f"{side_car_path(path)} belongs to model" in ended.err
+
+
+def test_a_side_car_of_a_model_of_any_length_is_used_with_timesteps(cli, tmp_path):
+    path = Path(shutil.copy(GOLDENS / "lstm_last_any_length.keras", tmp_path))
+    program = load_program(path, timesteps=6)
+    samples = np.random.default_rng(1).standard_normal((50, 6, program.features)).astype(np.float32)
+    fit_calibration(program, partial_logits(program, samples), "test").save(side_car_path(path))
+
+    ended = cli("check", str(path), "--no-keras")
+
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "--timesteps" in ended.err
+    assert "calibration: " in cli("check", str(path), "--no-keras", "--timesteps", "6").out
+
+
+@pytest.mark.parametrize("name", ["lstm_flatten", "lstm_dropout"])
+def test_sequences_longer_than_the_models_are_not_what_a_worker_steps(cli, tmp_path, name):
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 7, 3)))
+
+    ended = cli(
+        *("check", str(GOLDENS / f"{name}.keras"), "--no-keras"),
+        *("--inputs", str(tmp_path / "x.npz"), "--outputs", str(tmp_path / "y.npz")),
+    )
+
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "sequences of 7 steps: the model's have 6, or fewer" in ended.err
+
+
+def test_outputs_never_overwrite_the_inputs(cli, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 6, 3)))
+    (tmp_path / "same.npz").symlink_to(tmp_path / "x.npz")
+
+    for other in ("x.npz", "same.npz"):
+        ended = cli(
+            *("check", str(GOLDENS / "lstm_flatten.keras"), "--no-keras"),
+            *("--inputs", str(tmp_path / "x.npz"), "--outputs", str(tmp_path / other)),
+        )
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert "--outputs" in ended.err
+    assert "x" in np.load(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +313,7 @@ def test_of_one_output_per_step_every_step_is_compared_with_keras(cli, monkeypat
     program = load_program(GOLDENS / "graphs" / "one_per_step.keras")
 
     def predicted(_model, samples, _package):
-        found = check.published(program, stepper_for(program), samples)[0]
+        found = check.own_numbers(program, stepper_for(program), samples)[0]
         if wrong_at is not None:
             found[0, wrong_at] += 0.1
         return found
