@@ -81,8 +81,8 @@ class Takeover:
                 ours = ", ".join(model[:4].hex() for model in served)
                 raise StateFromAnotherModel(
                     f"partition {index} holds state of model {theirs[:4].hex()}, this worker serves model {ours}",
-                    "name its file in model.previous with --on-model-change finish, or end its open sequences with "
-                    "--on-model-change reset",
+                    "name its file in model.previous with --on-model-change finish, with its length where that was "
+                    "another, or end its open sequences with --on-model-change reset",
                 )
 
     def _idle_index(self, store: Store) -> IdleIndex:

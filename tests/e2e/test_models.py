@@ -123,3 +123,25 @@ def test_states_that_stay_on_the_device_of_tensorflow_are_there_after_a_restart(
     assert exact
     for row, output in exact:
         assert abs(output["probability"] - wanted[row, output["step"] - 1]) < 1e-6
+
+
+def test_an_open_sequence_keeps_its_length_when_sequence_length_changes(job):
+    path = str(FOLDER / "prefix.keras")
+    one = job(sequence={"length": 5})
+    one.send([sample(0.1, 0.2)] * 3)
+    one.start()
+    one.wait_processed(3)
+    assert one.stop() == 0, one.errors()
+    one.sections["sequence"] = {"length": 3}
+    one.sections["model"] = {"path": path, "on_change": "finish"}
+    one.send([sample(0.1, 0.2)] * 5, times=[4, 5, 6, 7, 8])
+    one.start("--set", f"model.previous={path}")
+    assert one.wait() == 2
+    assert "name its file in model.previous" in one.errors()
+    assert "with its length where that was another" in one.errors()
+    one.start("--set", "model.previous=" + json.dumps({"path": path, "length": 5}))
+    one.wait_processed(5)
+    assert one.stop() == 0, one.errors()
+    told = [(output["step"], output["length"], output["ended_by"]) for output in one.published()]
+    old = [(step, 5, "length" if step == 5 else None) for step in (1, 2, 3, 4, 5)]
+    assert told == [*old, (1, 3, None), (2, 3, None), (3, 3, "length")]
