@@ -72,6 +72,8 @@ class Metrics:
         )
         self.watermark = gauge("event_time_watermark_seconds", "Highest event time seen.", "partition")
         self.streams_open = gauge("streams_open", "Streams in memory with an open sequence.")
+        text = "Open sequences of a model in model.previous, also on disk; 0 everywhere: it is not needed any more."
+        self.older_sequences = gauge("older_model_sequences", text, "model")
         self.streams_in_memory = gauge("streams_in_memory", "Streams in memory.")
         self.streams_evicted = gauge("streams_evicted", "Streams moved from memory to disk since the start.")
         self.store_reads = gauge("store_reads", "Rows looked up on disk since the start.")
@@ -181,6 +183,11 @@ class Metrics:
     def store_wiped(self, reason: str) -> None:
         """A store is rebuilt from nothing."""
         self.store_wipes.labels(reason).inc()
+
+    def older_models(self, rows: Mapping[bytes, int]) -> None:
+        """Open sequences of older models by fingerprint."""
+        for model, count in rows.items():
+            self.older_sequences.labels(model[:4].hex()).set(count)
 
     def streams(self, *, open_streams: int, in_memory: int, evicted: int, store_reads: int, uncommitted: int) -> None:
         """Counts of the stream table."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -52,31 +53,30 @@ class Takeover:
         """
         store = partition.store
         assert store is not None, "a running partition has a store"
+        served = self._table.row_format.models
+        foreign: list[tuple[bytes, bytes]] = []
+        older: list[int] = []
         first = next(iter(store.scan()), None)
-        foreign = [] if first is None else self._foreign_rows(partition.index, store, *first)
+        if first is not None:
+            check_row(first[1])
+            if self._on_model_change == "reset":
+                foreign = [(key, row) for key, row in store.scan() if row_fingerprint(row) not in served]
+            elif self._on_model_change == "finish":
+                counts = Counter(row_fingerprint(row) for _, row in store.scan())
+                self._refuse_others(partition.index, counts)
+                older = [counts[model] for model in served[1:]]
+            else:
+                # One is enough, unless a former worker finished sequences; then the others are refused as they come.
+                self._refuse_others(partition.index, [row_fingerprint(first[1])])
         idle = self._idle_index(store) if self._idle_timeout_ms else None
-        self._table.add_partition(partition.index, store_is_empty=first is None)
+        self._table.add_partition(partition.index, store_is_empty=first is None, older_rows=older)
         partition.idle = idle
         if foreign:
             self._end_sequences(partition, foreign)
 
-    def _foreign_rows(self, index: int, store: Store, key: bytes, example: bytes) -> list[tuple[bytes, bytes]]:
-        """The rows whose sequences are to be ended."""
-        check_row(example)
+    def _refuse_others(self, index: int, models: Iterable[bytes]) -> None:
         served = self._table.row_format.models
-        if self._on_model_change == "refuse":
-            # One row is enough, unless a former worker finished sequences; then the others are refused as they come.
-            self._refuse_others(index, [(key, example)])
-            return []
-        others = [(key, row) for key, row in store.scan() if row_fingerprint(row) not in served]
-        if self._on_model_change == "finish":
-            self._refuse_others(index, others[:1])
-        return others
-
-    def _refuse_others(self, index: int, rows: list[tuple[bytes, bytes]]) -> None:
-        served = self._table.row_format.models
-        for _, row in rows:
-            theirs = row_fingerprint(row)
+        for theirs in models:
             if theirs not in served:
                 ours = ", ".join(model[:4].hex() for model in served)
                 raise StateFromAnotherModel(
