@@ -38,8 +38,6 @@ TIMESTEPS = 12
 KERAS_TOLERANCE = 1e-5
 """Of a probability. Keras computes in float32 itself, in an order that depends on the machine."""
 KERAS_SECONDS_MAX = 300
-NO_MODEL = "No model config found"
-"""What every Keras says of a file that holds only weights."""
 
 
 def register(app: typer.Typer) -> None:
@@ -94,7 +92,7 @@ def check(
     if keras:
         with open_model_file(model, architecture) as file:
             keras_major = file.keras_major
-        _compare_with_keras(console, model, program, stepper, keras_major)
+        _compare_with_keras(console, model, architecture, program, stepper, keras_major)
     readout = _readout(console, model, program)
     if samples is not None and outputs is not None:
         if readout is None:
@@ -189,7 +187,7 @@ def _read_inputs(path: Path, program: StepProgram) -> Float32Array:
 
 
 def _compare_with_keras(
-    console: Console, model: Path, program: StepProgram, stepper: Stepper, keras_major: int
+    console: Console, model: Path, architecture: Path | None, program: StepProgram, stepper: Stepper, keras_major: int
 ) -> None:
     """Print the largest difference from `model.predict`, or why Keras has none. Raises ModelNotStreamable."""
     timesteps = program.timesteps or TIMESTEPS
@@ -197,7 +195,7 @@ def _compare_with_keras(
     for each in program.inputs:
         if each.is_static:  # Keras is given them once
             samples[:, :, each.columns] = samples[:, -1:, each.columns]
-    generation, predictions = _predicted_by_generation(model, samples, keras_major)
+    generation, predictions = _predicted_by_generation(model, architecture, samples, keras_major)
     if isinstance(predictions, str):
         console.print(f"not compared with Keras: {predictions}", soft_wrap=True)
         return
@@ -218,29 +216,34 @@ def _compare_with_keras(
         )
 
 
-def _predicted_by_generation(model: Path, samples: Float32Array, keras_major: int) -> tuple[str, Float32Array | str]:
+def _predicted_by_generation(
+    model: Path, architecture: Path | None, samples: Float32Array, keras_major: int
+) -> tuple[str, Float32Array | str]:
     """Which Keras, and its predictions (N, T, K) or one line on why there are none: that which wrote the file first."""
     reason = ""
     if is_older := keras_major < 3 and find_spec(KERAS_2) is not None:
-        predictions = _predicted_by_keras(model, samples, KERAS_2)
+        predictions = _predicted_by_keras(model, architecture, samples, KERAS_2)
         if not isinstance(predictions, str):
             return "Keras 2", predictions
         reason = f"Keras 2: {predictions}"
-    predictions = _predicted_by_keras(model, samples, KERAS_3)
+    predictions = _predicted_by_keras(model, architecture, samples, KERAS_3)
     if isinstance(predictions, str):
-        if keras_major < 3 and not is_older and NO_MODEL not in predictions:
+        if keras_major < 3 and not is_older:
             found = f"Keras {version(KERAS_3)} cannot load the file ({predictions})"
             return "", f"{found}; pip install tf-keras compares it with Keras 2"
         return "", reason or predictions
     return "Keras 3", predictions
 
 
-def _predicted_by_keras(model: Path, samples: Float32Array, package: str) -> Float32Array | str:
+def _predicted_by_keras(
+    model: Path, architecture: Path | None, samples: Float32Array, package: str
+) -> Float32Array | str:
     """Keras' predictions (N, T, K), or one line on why it has none; in a process that takes TensorFlow away again."""
     with tempfile.TemporaryDirectory() as folder:
         given, answered = Path(folder, "samples.npy"), Path(folder, "predictions.npy")
         np.save(given, samples)
         command = [sys.executable, "-m", "worker.model.training", str(model), str(given), str(answered), package]
+        command += [] if architecture is None else [str(architecture)]
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         try:
             done = subprocess.run(

@@ -219,7 +219,9 @@ def test_check_says_which_features_are_of_which_input_and_gives_keras_the_same(c
 
 def test_check_refuses_a_model_that_differs_from_keras(cli, monkeypatch):
     monkeypatch.setattr(
-        check, "_predicted_by_keras", lambda _model, samples, _package: np.full((*samples.shape[:2], 1), 0.5, "f4")
+        check,
+        "_predicted_by_keras",
+        lambda _model, _json, samples, _package: np.full((*samples.shape[:2], 1), 0.5, "f4"),
     )
 
     ended = cli("check", str(GOLDENS / "lstm_flatten.keras"))
@@ -275,7 +277,7 @@ def test_without_keras_2_its_files_are_compared_with_keras_3_or_it_says_what_to_
     answers = {"keras222_lstm.h5": "TypeError: pop expected at most 1 argument, got 2"}
     keras = check.version("keras")
 
-    def predicted(model, samples, package):
+    def predicted(model, _json, samples, package):
         assert package == "keras"
         return answers.get(model.name, np.full((*samples.shape[:2], 1), np.nan, np.float32))
 
@@ -292,7 +294,7 @@ def test_without_keras_2_its_files_are_compared_with_keras_3_or_it_says_what_to_
 
 def test_a_file_that_keras_2_cannot_predict_is_compared_with_keras_3(cli, monkeypatch):
     found = {"tf_keras": "ValueError: not mine", "keras": "ValueError: nor mine"}
-    monkeypatch.setattr(check, "_predicted_by_keras", lambda _model, _samples, package: found[package])
+    monkeypatch.setattr(check, "_predicted_by_keras", lambda _model, _json, _samples, package: found[package])
     model = str(GOLDENS / "generations" / "tf215_lstm.h5")
 
     assert "not compared with Keras: Keras 2: ValueError: not mine\n" in cli("check", model).out
@@ -300,19 +302,27 @@ def test_a_file_that_keras_2_cannot_predict_is_compared_with_keras_3(cli, monkey
     assert "differs from Keras 3" in cli("check", model).err
 
 
-def test_a_file_of_weights_is_not_said_to_need_keras_2(cli, monkeypatch):
-    monkeypatch.setattr(check, "find_spec", lambda _package: None)
-    ended = cli("check", str(GOLDENS / "generations" / "keras222_gru_alone.h5"))
+@pytest.mark.parametrize(
+    ("name", "generation"),
+    [("keras222_gru_alone.h5", 2), ("tf215_gru_alone.weights.h5", 2), ("keras315_gru_alone.weights.h5", 3)],
+)
+def test_a_file_of_weights_is_compared_with_the_keras_of_its_architecture(cli, tmp_path, name, generation):
+    architecture = tmp_path / "elsewhere" / "what-it-is.json"
+    architecture.parent.mkdir()
+    shutil.copy(GOLDENS / "generations" / f"{name.split('.')[0]}.json", architecture)
+    weights = shutil.copy(GOLDENS / "generations" / name, tmp_path)
 
-    assert "not compared with Keras: ValueError: No model config found" in ended.out
-    assert "tf-keras" not in ended.out
+    ended = cli("check", str(weights), "--architecture", str(architecture))
+
+    assert ended.code == 0, ended.err
+    assert f"largest difference from Keras {generation}'s model.predict" in ended.out
 
 
 @pytest.mark.parametrize(("wrong_at", "code"), [(None, 0), (3, 2)])
 def test_of_one_output_per_step_every_step_is_compared_with_keras(cli, monkeypatch, wrong_at, code):
     program = load_program(GOLDENS / "graphs" / "one_per_step.keras")
 
-    def predicted(_model, samples, _package):
+    def predicted(_model, _json, samples, _package):
         found = check.own_numbers(program, stepper_for(program), samples)[0]
         if wrong_at is not None:
             found[0, wrong_at] += 0.1
