@@ -72,15 +72,13 @@ class Metrics:
         )
         self.watermark = gauge("event_time_watermark_seconds", "Highest event time seen.", "partition")
         self.streams_open = gauge("streams_open", "Streams in memory with an open sequence.")
-        text = "Open sequences of a model in model.previous, also on disk; 0 everywhere: it is not needed any more."
-        self.older_sequences = gauge("older_model_sequences", text, "model")
+        self.older_sequences = gauge("older_model_sequences", "Open sequences of models in model.previous.", "model")
         self.streams_in_memory = gauge("streams_in_memory", "Streams in memory.")
         self.streams_evicted = gauge("streams_evicted", "Streams moved from memory to disk since the start.")
         self.store_reads = gauge("store_reads", "Rows looked up on disk since the start.")
         self.uncommitted_streams = gauge("uncommitted_streams", "Streams changed since the last commit.")
-        self.oldest_sequence = gauge(
-            "oldest_open_sequence_age_seconds", "Age of the longest silent open sequence in memory."
-        )
+        text = "Age of the longest silent open sequence in memory."
+        self.oldest_sequence = gauge("oldest_open_sequence_age_seconds", text)
         self.restore_remaining = gauge("restore_remaining_offsets", "Changelog offsets still to read.", "partition")
         self.restored_records = counter("restore_records_total", "Changelog records written to stores.")
         self.store_corruptions = counter("store_corruptions_total", "Stores set aside because they were damaged.")
