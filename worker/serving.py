@@ -137,7 +137,8 @@ def _named_in(setting: str, path: str) -> Iterator[None]:
     try:
         yield
     except (ModelNotStreamable, ConfigError) as error:
-        file = "" if printable(path) in error.message else f"{printable(path)}: "
+        named = printable(str(Path(path))) in error.message
+        file = "" if named else f"{path}: "
         raise type(error)(f"{setting}: {file}{error.message}", error.hint) from error
 
 
