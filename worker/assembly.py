@@ -27,6 +27,7 @@ from worker.core.row_formats import RowFormats
 from worker.core.sequence import OnGap, SequenceRules
 from worker.core.slots import StreamTable, slots_for
 from worker.core.state_row import RowFormat
+from worker.core.types import ModelLabel
 from worker.delivery import BadRecordBreaker, Delivery, OutputTopics
 from worker.loop import LoopSettings, Worker
 from worker.metrics import Metrics
@@ -47,7 +48,7 @@ from worker.serving import (
 )
 from worker.stages import Stages
 from worker.status import StatusBoard
-from worker.takeover import Takeover
+from worker.takeover import EncoderOf, Takeover
 from worker.transactional_commit import TransactionalDelivery
 
 REACH_SECONDS_MAX = 10.0
@@ -159,20 +160,23 @@ def _row_format(models: Sequence[ServedModel]) -> RowFormat:
 
 def _worker(parts: _Parts) -> Worker:
     settings = parts.settings
-    encoder = output_encoder(
-        settings.output.format,
-        topic=settings.topics.input,
-        models=[model.label for model in parts.models],
-        outputs=parts.models[0].program.outputs,
-    )
+
+    def encoder_of(labels: Sequence[ModelLabel]) -> OutputEncoder:
+        return output_encoder(
+            settings.output.format,
+            topic=settings.topics.input,
+            models=labels,
+            outputs=parts.models[0].program.outputs,
+        )
+
     delivery = _delivery(parts)
     worker = Worker(
         settings=LoopSettings(settings.worker.batch_records, parts.table.slots_max // 2),
         consumer=parts.consumer,
         processor=_processor(parts),
-        encoder=encoder,
+        encoder=encoder_of([model.label for model in parts.models]),
         delivery=delivery,
-        opener=_opener(parts, delivery, encoder),
+        opener=_opener(parts, delivery, encoder_of),
         ownership=parts.ownership,
         table=parts.table,
         policy=CommitPolicy(interval_seconds=settings.worker.commit_interval_ms / 1000),
@@ -263,12 +267,12 @@ def _at_least_once(parts: _Parts, identity: CommitIdentity) -> AtLeastOnceDelive
     )
 
 
-def _opener(parts: _Parts, delivery: Delivery, encoder: OutputEncoder) -> Opener:
+def _opener(parts: _Parts, delivery: Delivery, encoder_of: EncoderOf) -> Opener:
     settings = parts.settings
     takeover = Takeover(
         table=parts.table,
         delivery=delivery,
-        encoder=encoder,
+        encoder_of=encoder_of,
         on_model_change=settings.model.on_change,
         idle_timeout_ms=settings.sequence.idle_timeout_ms,
         decides=bool(settings.decide.threshold or settings.decide.max_error),

@@ -250,6 +250,7 @@ class Worker:
         )
         self._metrics.forecasts_drift(self._drift.mean, self._drift.slope)
         self._held_back.look(self._consumer.held_back(), now)
+        self._metrics.older_models(self._table.older_rows())
         self._metrics.streams(
             open_streams=self._table.open_streams(),
             in_memory=self._table.streams(),

@@ -71,13 +71,13 @@ class Metrics:
         )
         self.watermark = gauge("event_time_watermark_seconds", "Highest event time seen.", "partition")
         self.streams_open = gauge("streams_open", "Streams in memory with an open sequence.")
+        self.older_sequences = gauge("older_model_sequences", "Open sequences of models in model.previous.", "model")
         self.streams_in_memory = gauge("streams_in_memory", "Streams in memory.")
         self.streams_evicted = gauge("streams_evicted", "Streams moved from memory to disk since the start.")
         self.store_reads = gauge("store_reads", "Rows looked up on disk since the start.")
         self.uncommitted_streams = gauge("uncommitted_streams", "Streams changed since the last commit.")
-        self.oldest_sequence = gauge(
-            "oldest_open_sequence_age_seconds", "Age of the longest silent open sequence in memory."
-        )
+        text = "Age of the longest silent open sequence in memory."
+        self.oldest_sequence = gauge("oldest_open_sequence_age_seconds", text)
         self.restore_remaining = gauge("restore_remaining_offsets", "Changelog offsets still to read.", "partition")
         self.restored_records = counter("restore_records_total", "Changelog records written to stores.")
         self.store_corruptions = counter("store_corruptions_total", "Stores set aside because they were damaged.")
@@ -191,6 +191,11 @@ class Metrics:
     def store_wiped(self, reason: str) -> None:
         """A store is rebuilt from nothing."""
         self.store_wipes.labels(reason).inc()
+
+    def older_models(self, rows: Mapping[bytes, int]) -> None:
+        """Open sequences of older models by fingerprint."""
+        for model, count in rows.items():
+            self.older_sequences.labels(model[:4].hex()).set(count)
 
     def streams(self, *, open_streams: int, in_memory: int, evicted: int, store_reads: int, uncommitted: int) -> None:
         """Counts of the stream table."""

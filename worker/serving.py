@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from worker.adapters.kafka_admin import KafkaAdmin
-from worker.config import Settings
+from worker.config import PreviousModel, Settings
 from worker.core.slots import HoldsStates
 from worker.core.types import ModelLabel
-from worker.errors import ConfigError, InputChanged
-from worker.model.calibration import calibration_for
+from worker.errors import ConfigError, InputChanged, ModelNotStreamable, printable
 from worker.model.early_decisions import promised_threshold, smallest_promise
 from worker.model.engines import operations_of, stepper_for, verify_engine
 from worker.model.load import load_program
 from worker.model.program import StepProgram
+from worker.model.published import with_readout
 from worker.model.readout import Readout
+from worker.model.rules.context import OR_BUFFER
 from worker.model.tensorflow_stepper import TensorFlowStepper
 from worker.ports import Stepper
 
@@ -47,59 +49,111 @@ def load_models(settings: Settings) -> list[ServedModel]:
     """
     served = load_model(settings)
     models = {served.program.fingerprint: served}
-    for path in settings.model.previous:
-        older = load_previous(settings, path)
+    for entry in settings.model.previous:
+        older = load_previous(settings, entry)
         for name, ours, theirs in (
             ("features", served.program.features, older.program.features),
             ("outputs", served.program.outputs, older.program.outputs),
         ):
             if ours != theirs:
                 raise ConfigError(
-                    f"model.previous: {path} has {theirs} {name}, {settings.model.path} has {ours}",
+                    f"model.previous: {entry.path} has {theirs} {name}, {settings.model.path} has {ours}",
                     "end its sequences with model.on_change = 'reset'",
                 )
         models.setdefault(older.program.fingerprint, older)
     return list(models.values())
 
 
-def load_previous(settings: Settings, path: str) -> ServedModel:
-    """An older model under the settings of the served one; architecture and calibration lie beside its file."""
-    own = settings.model.model_copy(update={"path": path, "architecture": "", "calibration": ""})
-    return load_model(settings.model_copy(update={"model": own}))
-
-
 def load_model(settings: Settings) -> ServedModel:
     """Read, compile and verify the model; decide how long a sequence is. Raises ModelNotStreamable, ConfigError."""
-    path = Path(settings.model.path)
-    architecture = Path(settings.model.architecture) if settings.model.architecture else None
-    program = load_program(
-        path, timesteps=settings.sequence.length or None, architecture=architecture, mode=settings.model.mode
-    )
-    readout = Readout(program, calibration_for(program, path, settings.model.calibration))
-    if readout.calibration is not None and readout.calibration.state_weights is not None:
-        program = program.with_state_weights(readout.calibration.state_weights)
-    stepper = stepper_for(program, settings.model.engine)
-    verify_engine(program, stepper)
-    if settings.model.engine == "auto" and (reason := operations_of(program)[1]):
+    model, features = settings.model, settings.input.features
+    with _named_in("model.path", model.path):
+        program = load_program(
+            Path(model.path),
+            timesteps=settings.sequence.length or None,
+            architecture=Path(model.architecture) if model.architecture else None,
+            mode=model.mode,
+        )
+    if features and len(features) != program.features:
+        raise ConfigError(
+            f"input.features names {len(features)} fields, the model takes {program.features} features",
+            "name one field per feature, in the model's order",
+        )
+    if model.engine == "auto" and (reason := operations_of(program)[1]):
         log.info("steps by NumPy, not by the kernel: %s", reason)
-    length = settings.sequence.length or program.timesteps or 0
+
+    def stepper_of(program: StepProgram) -> Stepper:
+        return stepper_for(program, model.engine)
+
+    return _served(
+        program, stepper_of, Path(model.path), model.calibration, settings.sequence.length, "sequence.length"
+    )
+
+
+def load_previous(settings: Settings, entry: PreviousModel) -> ServedModel:
+    """An older model as it was served. Raises ModelNotStreamable, ConfigError."""
+    # The settings' length is for files that fix none: what a file fixes held for its sequences.
+    length = settings.sequence.length if entry.length is None else entry.length
+    with _named_in("model.previous", entry.path):
+        program = _previous_program(entry, length)
+
+        def stepper_of(program: StepProgram) -> Stepper:
+            try:
+                return stepper_for(program, settings.model.engine)
+            except ConfigError:
+                # The engine was chosen for the model that replaces it.
+                return stepper_for(program)
+
+        return _served(program, stepper_of, Path(entry.path), entry.calibration, entry.length or 0, "length")
+
+
+def _previous_program(entry: PreviousModel, length: int) -> StepProgram:
+    architecture = Path(entry.architecture) if entry.architecture else None
+    try:
+        return load_program(entry.path, timesteps=length or None, architecture=architecture, mode=entry.mode or "step")
+    except ModelNotStreamable as error:
+        if entry.mode is not None or not error.hint.endswith(OR_BUFFER):
+            raise
+    # What cannot be stepped can only have been served so.
+    return load_program(entry.path, timesteps=length or None, mode="buffer")
+
+
+def _served(
+    program: StepProgram,
+    stepper_of: Callable[[StepProgram], Stepper],
+    path: Path,
+    calibration: str,
+    length: int,
+    setting: str,
+) -> ServedModel:
+    """`length`: samples a sequence, 0 for the program's; `setting`: where it comes from."""
+    program, readout = with_readout(program, path, calibration)
+    stepper = stepper_of(program)
+    verify_engine(program, stepper)
+    length = length or program.timesteps or 0
     if program.exactness == "end" and length != program.timesteps:
         raise ConfigError(
-            f"sequence.length = {length}: the model has {program.timesteps} steps and is exact at the last only",
-            "leave sequence.length at 0",
-        )
-    if settings.input.features and len(settings.input.features) != program.features:
-        raise ConfigError(
-            f"input.features names {len(settings.input.features)} fields, the model takes {program.features} features",
-            "name one field per feature, in the model's order",
+            f"{setting} = {length}: {path} has {program.timesteps} steps and is exact at the last only",
+            f"leave {setting} at 0",
         )
     if readout.calibration_id is not None and length != program.timesteps:
         raise ConfigError(
-            f"sequence.length = {length}: the calibration of {path} forecasts step {program.timesteps}",
-            "leave sequence.length at 0, or remove the calibration",
+            f"{setting} = {length}: the calibration of {path} forecasts step {program.timesteps}",
+            f"leave {setting} at 0, or remove the calibration",
         )
     log.info("model %s (%s): %s", path.name, program.fingerprint[:8], readout.describe())
     return ServedModel(program, stepper, readout, length)
+
+
+@contextmanager
+def _named_in(setting: str, path: str) -> Iterator[None]:
+    """Errors say which setting names the file, and which file."""
+    try:
+        yield
+    except (ModelNotStreamable, ConfigError) as error:
+        named = printable(str(Path(path))) in error.message
+        file = "" if named else f"{path}: "
+        raise type(error)(f"{setting}: {file}{error.message}", error.hint) from error
 
 
 def states_on_device(models: Sequence[ServedModel]) -> list[HoldsStates]:

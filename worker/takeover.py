@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -11,13 +13,16 @@ from worker.core.deciding import UNDECIDED
 from worker.core.idle import IdleIndex
 from worker.core.slots import StreamTable
 from worker.core.state_row import Flag, check_row, decode_row, row_event_time, row_fingerprint
-from worker.core.types import EndedBy, PredictionBatch
+from worker.core.types import EndedBy, ModelLabel, PredictionBatch
 from worker.delivery import Delivery
 from worker.errors import StateFromAnotherModel
 from worker.partitions import OwnedPartition
 from worker.ports import Store
 
 log = logging.getLogger(__name__)
+
+EncoderOf = Callable[[Sequence[ModelLabel]], OutputEncoder]
+"""Of the configured format, for records of these models."""
 
 
 class Takeover:
@@ -33,14 +38,14 @@ class Takeover:
         *,
         table: StreamTable,
         delivery: Delivery,
-        encoder: OutputEncoder,
+        encoder_of: EncoderOf,
         on_model_change: str,
         idle_timeout_ms: int,
         decides: bool = False,
     ) -> None:
         self._table = table
         self._delivery = delivery
-        self._encoder = encoder
+        self._encoder_of = encoder_of
         self._on_model_change = on_model_change
         self._idle_timeout_ms = idle_timeout_ms
         self._decides = decides
@@ -52,37 +57,36 @@ class Takeover:
         """
         store = partition.store
         assert store is not None, "a running partition has a store"
+        served = self._table.row_format.models
+        foreign: list[tuple[bytes, bytes]] = []
+        older: list[int] = []
         first = next(iter(store.scan()), None)
-        foreign = [] if first is None else self._foreign_rows(partition.index, store, *first)
+        if first is not None:
+            check_row(first[1])
+            if self._on_model_change == "reset":
+                foreign = [(key, row) for key, row in store.scan() if row_fingerprint(row) not in served]
+            elif self._on_model_change == "finish":
+                counts = Counter(row_fingerprint(row) for _, row in store.scan())
+                self._refuse_others(partition.index, counts)
+                older = [counts[model] for model in served[1:]]
+            else:
+                # One is enough, unless a former worker finished sequences; then the others are refused as they come.
+                self._refuse_others(partition.index, [row_fingerprint(first[1])])
         idle = self._idle_index(store) if self._idle_timeout_ms else None
-        self._table.add_partition(partition.index, store_is_empty=first is None)
+        self._table.add_partition(partition.index, store_is_empty=first is None, older_rows=older)
         partition.idle = idle
         if foreign:
             self._end_sequences(partition, foreign)
 
-    def _foreign_rows(self, index: int, store: Store, key: bytes, example: bytes) -> list[tuple[bytes, bytes]]:
-        """The rows whose sequences are to be ended."""
-        check_row(example)
+    def _refuse_others(self, index: int, models: Iterable[bytes]) -> None:
         served = self._table.row_format.models
-        if self._on_model_change == "refuse":
-            # One row is enough, unless a former worker finished sequences; then the others are refused as they come.
-            self._refuse_others(index, [(key, example)])
-            return []
-        others = [(key, row) for key, row in store.scan() if row_fingerprint(row) not in served]
-        if self._on_model_change == "finish":
-            self._refuse_others(index, others[:1])
-        return others
-
-    def _refuse_others(self, index: int, rows: list[tuple[bytes, bytes]]) -> None:
-        served = self._table.row_format.models
-        for _, row in rows:
-            theirs = row_fingerprint(row)
+        for theirs in models:
             if theirs not in served:
                 ours = ", ".join(model[:4].hex() for model in served)
                 raise StateFromAnotherModel(
                     f"partition {index} holds state of model {theirs[:4].hex()}, this worker serves model {ours}",
-                    "name its file in model.previous with --on-model-change finish, or end its open sequences with "
-                    "--on-model-change reset",
+                    "name its file in model.previous with --on-model-change finish, with its length where that was "
+                    "another, or end its open sequences with --on-model-change reset",
                 )
 
     def _idle_index(self, store: Store) -> IdleIndex:
@@ -94,21 +98,30 @@ class Takeover:
         return idle
 
     def _end_sequences(self, partition: OwnedPartition, rows: list[tuple[bytes, bytes]]) -> None:
-        theirs = row_fingerprint(rows[0][1])[:4].hex()
+        models = list(dict.fromkeys(row_fingerprint(row) for _, row in rows))
+        # Their files are not loaded: length and calibration of these sequences are unknown.
+        labels = [ModelLabel(model[:4].hex()) for model in models]
+        theirs = ", ".join(label.model for label in labels)
         log.warning("partition %d: ending %d sequences of model %s", partition.index, len(rows), theirs)
-        closings = closing_records(partition.index, rows, self._table.row_format.outputs, decides=self._decides)
+        closings = closing_records(partition.index, rows, models, self._table.row_format.outputs, decides=self._decides)
         self._table.forget(partition.index, [key for key, _ in rows])
-        self._delivery.send(closings, self._encoder.encode(closings))
+        self._delivery.send(closings, self._encoder_of(labels).encode(closings))
         self._delivery.commit([partition], [])
 
 
 def closing_records(
-    partition: int, rows: list[tuple[bytes, bytes]], outputs: int, *, decides: bool = False
+    partition: int,
+    rows: list[tuple[bytes, bytes]],
+    models: Sequence[bytes],
+    outputs: int,
+    *,
+    decides: bool = False,
 ) -> PredictionBatch:
     """The last word on sequences whose model is gone: the numbers of their last sample once more, never exact.
 
-    A model with another number of outputs leaves no numbers. `source` is the sequence's own last record. None of them
-    decides its sequence, and where sequences are decided early (`decides`) they say so.
+    `models`: the fingerprints of all rows, as the batch counts them. A model with another number of outputs leaves no
+    numbers. `source` is the sequence's own last record. None of them decides its sequence, and where sequences are
+    decided early (`decides`) they say so.
     """
     decoded = [decode_row(row) for _, row in rows]
     count = len(rows)
@@ -137,4 +150,5 @@ def closing_records(
         ended_by=np.full(count, EndedBy.MODEL_CHANGE, np.uint8),
         sequence_ids=[row.sequence_id for row in decoded],
         decisions=np.full(count, UNDECIDED, np.int16) if decides else None,
+        models=np.array([models.index(row.fingerprint) for row in decoded], np.uint8),
     )

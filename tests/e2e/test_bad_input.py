@@ -7,14 +7,18 @@ import json
 import shutil
 import signal
 import struct
+from pathlib import Path
 
+import jsonschema
 import pytest
 
 from tests.e2e.harness import sample
 from tests.model_files import FOLDER
 from worker.adapters.http_client import metrics_of_running_worker
 from worker.adapters.state_directory import StateDirectory
+from worker.model.load import load_program
 
+SCHEMA = Path(__file__).parents[2] / "schemas" / "output.schema.json"
 GOOD = sample(0.1, 0.2)
 
 
@@ -203,7 +207,7 @@ def test_an_http_port_in_use_is_refused(job):
 
 
 def test_state_of_another_model_is_refused_or_its_sequences_are_ended(job, tmp_path):
-    one = job()
+    one = job(sequence={"length": 5})
     one.send([GOOD, GOOD], keys=[b"a", b"b"])
     one.start()
     one.wait_processed(2)
@@ -227,4 +231,10 @@ def test_state_of_another_model_is_refused_or_its_sequences_are_ended(job, tmp_p
         ("model_change", True, 1)
     }
     assert {output["decision"] for _, output in closings} == {None}
+    old = load_program(FOLDER / "prefix.keras", timesteps=5).fingerprint[:8]
+    told = {(output["model"], output["length"], output["calibration"]) for _, output in closings}
+    assert told == {(old, None, None)}, "the old model's numbers, under its name"
+    assert (outputs[-1][1]["model"] == old, outputs[-1][1]["length"]) == (False, 5)
+    for _, output in closings:
+        jsonschema.validate(output, json.loads(SCHEMA.read_text()))
     assert outputs[-1][1]["step"] == 1, "the new model starts a sequence of its own"

@@ -10,6 +10,8 @@ import pytest
 
 from tests.e2e.harness import sample
 from tests.model_files import FOLDER
+from worker.adapters.http_client import metrics_of_running_worker
+from worker.errors import ConfigError
 from worker.model.buffered import load_buffered
 from worker.model.calibration_fit import fit_calibration, forecasts_of, partial_logits, states_by_step
 from worker.model.load import load_program
@@ -123,3 +125,35 @@ def test_states_that_stay_on_the_device_of_tensorflow_are_there_after_a_restart(
     assert exact
     for row, output in exact:
         assert abs(output["probability"] - wanted[row, output["step"] - 1]) < 1e-6
+
+
+def metrics_of(job):
+    try:
+        return metrics_of_running_worker("127.0.0.1", job.port)
+    except ConfigError:
+        return ""
+
+
+def test_an_open_sequence_keeps_its_length_when_sequence_length_changes(job):
+    path = str(FOLDER / "prefix.keras")
+    one = job(sequence={"length": 5})
+    one.send([sample(0.1, 0.2)] * 3)
+    one.start()
+    one.wait_processed(3)
+    assert one.stop() == 0, one.errors()
+    one.sections["sequence"] = {"length": 3}
+    one.sections["model"] = {"path": path, "on_change": "finish"}
+    one.start("--set", f"model.previous={path}")
+    assert one.wait() == 2
+    assert "name its file in model.previous" in one.errors()
+    assert "with its length where that was another" in one.errors()
+    one.start("--set", "model.previous=" + json.dumps({"path": path, "length": 5}))
+    older = load_program(path, timesteps=5).fingerprint[:8]
+    one.wait_until(lambda: f'older_model_sequences{{model="{older}"}} 1.0' in metrics_of(one))
+    one.send([sample(0.1, 0.2)] * 5, times=[4, 5, 6, 7, 8])
+    one.wait_until(lambda: f'older_model_sequences{{model="{older}"}} 0.0' in metrics_of(one))
+    one.wait_processed(5)
+    assert one.stop() == 0, one.errors()
+    told = [(output["step"], output["length"], output["ended_by"]) for output in one.published()]
+    old = [(step, 5, "length" if step == 5 else None) for step in (1, 2, 3, 4, 5)]
+    assert told == [*old, (1, 3, None), (2, 3, None), (3, 3, "length")]

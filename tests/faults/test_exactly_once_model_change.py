@@ -61,9 +61,22 @@ def test_sequences_of_the_old_model_are_ended_once_and_the_new_one_begins_anew(k
     assert set(trial.stop().values()) == {0}, trial.workers["w0"].log()
     found = identities(trial)
     assert found == expected, (found - expected, expected - found)
+    check_labels(trial)
     record_property(
         "counts", f"{step}: {KILLS} kills, {len(ended)} sequences ended, {expected.total()} outputs checked"
     )
+
+
+def check_labels(trial: Trial) -> None:
+    """What of a closing record is known of a model that is gone: its name."""
+    old, new = (load_program(FOLDER / name).fingerprint[:8] for name in ("prefix.keras", "other.keras"))
+    began: dict[tuple[int, int], str] = {}
+    for record in trial.all_outputs():
+        output = json.loads(record.value or b"")
+        assert began.setdefault((record.partition, output["first_offset"]), output["model"]) == output["model"]
+        if output["ended_by"] == "model_change":
+            assert (output["model"], output["length"], output["calibration"]) == (old, None, None)
+    assert set(began.values()) == {old, new}
 
 
 def finishing(model: str, previous: str) -> tuple[str, ...]:

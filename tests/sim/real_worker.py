@@ -216,7 +216,11 @@ class RealWorker:
             on_recycle=lambda reason: self.counts.update([f"recycled: {reason}"]),
         )
         takeover = Takeover(
-            table=table, delivery=delivery, encoder=encoder, on_model_change="refuse", idle_timeout_ms=0
+            table=table,
+            delivery=delivery,
+            encoder_of=lambda _labels: encoder,
+            on_model_change="refuse",
+            idle_timeout_ms=0,
         )
         opener = ChangelogOpener(
             rule=EXACTLY_ONCE,

@@ -35,6 +35,14 @@ def test_a_batch_counts_records_outputs_and_sequences():
     assert value(metrics, "duplicates_total") == 1
 
 
+def test_an_older_model_is_seen_until_its_last_sequence_has_ended():
+    metrics = Metrics(version="1", model="abc")
+    metrics.older_models({bytes.fromhex("5f0c9a1e" * 4): 3})
+    assert value(metrics, "older_model_sequences", model="5f0c9a1e") == 3
+    metrics.older_models({bytes.fromhex("5f0c9a1e" * 4): 0})
+    assert value(metrics, "older_model_sequences", model="5f0c9a1e") == 0
+
+
 def test_dead_letters_count_when_they_are_committed():
     metrics = Metrics(version="1", model="abc")
     letter = DeadLetter(0, 0, 0, b"k", b"v", None, Rejection("not_json", "no"))

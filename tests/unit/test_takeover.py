@@ -44,7 +44,7 @@ def test_a_closing_record_has_a_decision_of_null_exactly_where_sequences_are_dec
     takeover = Takeover(
         table=StreamTable(SERVED, 8),
         delivery=sent,
-        encoder=encoder("json"),
+        encoder_of=lambda labels: encoder("json", models=labels),
         on_model_change="reset",
         idle_timeout_ms=0,
         decides=decides,

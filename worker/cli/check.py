@@ -20,12 +20,15 @@ from rich.table import Table
 from worker.bench.step_cost import WAVES, step_microseconds
 from worker.core.types import BoolArray, Float32Array
 from worker.errors import ConfigError, ModelNotStreamable
+from worker.model.calibration import side_car_path
 from worker.model.contract import drawn_samples
 from worker.model.engines import stepper_for, verify_engine
 from worker.model.files.reading import open_model_file
 from worker.model.load import check_timesteps, load_program
 from worker.model.npz import read_npz
 from worker.model.program import StepProgram
+from worker.model.published import published, stepped, with_readout
+from worker.model.readout import Readout
 from worker.model.training import KERAS_2, KERAS_3
 from worker.ports import Stepper
 
@@ -35,8 +38,6 @@ TIMESTEPS = 12
 KERAS_TOLERANCE = 1e-5
 """Of a probability. Keras computes in float32 itself, in an order that depends on the machine."""
 KERAS_SECONDS_MAX = 300
-NO_MODEL = "No model config found"
-"""What every Keras says of a file that holds only weights."""
 
 
 def register(app: typer.Typer) -> None:
@@ -66,6 +67,8 @@ def check(
     """Print the plan of a model, verify it, and compare it with Keras. Exits with 2 if it cannot be served."""
     if (inputs is None) != (outputs is None):
         raise ConfigError("one of --inputs and --outputs is missing", "give both, or none")
+    if inputs is not None and outputs is not None and inputs.exists() and outputs.exists() and inputs.samefile(outputs):
+        raise ConfigError(f"--inputs and --outputs are the same file, {inputs}", "name another for --outputs")
     console = Console(markup=False, highlight=False)
     if mode not in ("step", "buffer"):
         raise ConfigError(f"--mode {mode}", "step or buffer")
@@ -89,9 +92,13 @@ def check(
     if keras:
         with open_model_file(model, architecture) as file:
             keras_major = file.keras_major
-        _compare_with_keras(console, model, program, stepper, keras_major)
+        _compare_with_keras(console, model, architecture, program, stepper, keras_major)
+    served, readout = _readout(console, model, program)
     if samples is not None and outputs is not None:
-        answers, exact = published(program, stepper, samples)
+        if readout is None:
+            answers, exact = own_numbers(program, stepper, samples)
+        else:
+            answers, exact = published(served, stepper_for(served), readout, samples)
         try:
             with outputs.open("wb") as file:
                 np.savez_compressed(file, outputs=answers, exact=exact)
@@ -135,19 +142,33 @@ def _exact_when(program: StepProgram) -> str:
     return "exact at every step" if program.exact_from == 1 else f"exact from step {program.exact_from} on"
 
 
-def published(program: StepProgram, stepper: Stepper, samples: Float32Array) -> tuple[Float32Array, BoolArray]:
-    """What is published of sequences (N, T, F) without a calibration.
+def _readout(console: Console, model: Path, program: StepProgram) -> tuple[StepProgram, Readout | None]:
+    """The program that `run` steps and by what it publishes; None where it publishes nothing, for want of a
+    probability. Raises ConfigError."""
+    if not program.is_probability:
+        return program, None
+    side_car = side_car_path(model)
+    if program.timesteps is None and side_car.exists():
+        raise ConfigError(
+            f"{side_car} calibrates sequences of one length, which {model} does not fix", "give it with --timesteps"
+        )
+    program, readout = with_readout(program, model)
+    if readout.calibration_id is not None:
+        console.print(f"calibration: {side_car}, {readout.calibration_id}", soft_wrap=True)
+    console.print(f"published: {readout.describe()}", soft_wrap=True)
+    return program, readout
 
-    Outputs (N, T, K), NaN where the model has nothing to say yet, and at which steps (T,) they are the model's own.
+
+def own_numbers(program: StepProgram, stepper: Stepper, samples: Float32Array) -> tuple[Float32Array, BoolArray]:
+    """The model's own outputs of sequences (N, T, F), whatever its head and calibration.
+
+    Outputs (N, T, K), NaN where it has none yet, and at which steps (T,) it has some.
     """
     sequences, timesteps, _ = samples.shape
-    # One call for all: N streams, record by record in the order of time.
-    slots = np.tile(np.arange(sequences, dtype=np.int64), timesteps)
-    steps = np.repeat(np.arange(1, timesteps + 1, dtype=np.int32), sequences)
-    states = np.zeros((sequences, program.state_size), np.float32)
-    by_time = np.ascontiguousarray(samples.transpose(1, 0, 2)).reshape(-1, program.features)
-    logits = stepper.step_batch(slots, by_time, states, steps)
-    answers = program.outputs_of(logits).reshape(timesteps, sequences, -1).transpose(1, 0, 2).copy()
+    logits, _ = stepped(program, stepper, samples)
+    answers = (
+        program.outputs_of(logits[:, : program.outputs]).reshape(timesteps, sequences, -1).transpose(1, 0, 2).copy()
+    )
     numbers = np.arange(1, timesteps + 1)
     exact = numbers == program.timesteps if program.exactness == "end" else numbers >= program.exact_from
     answers[:, ~exact] = np.nan
@@ -160,15 +181,16 @@ def _read_inputs(path: Path, program: StepProgram) -> Float32Array:
         raise ConfigError(
             f"{path}: x has the shape {samples.shape}", f"give (sequences, timesteps, {program.features})"
         )
-    if program.exactness == "end" and samples.shape[1] > (program.timesteps or 0):
+    if program.timesteps is not None and samples.shape[1] > program.timesteps:
         raise ConfigError(
-            f"{path}: sequences of {samples.shape[1]} steps", f"the model's have {program.timesteps}, or fewer"
+            f"{path}: sequences of {samples.shape[1]} steps",
+            f"the model's have {program.timesteps}, or fewer: a worker would begin a new one there",
         )
     return samples
 
 
 def _compare_with_keras(
-    console: Console, model: Path, program: StepProgram, stepper: Stepper, keras_major: int
+    console: Console, model: Path, architecture: Path | None, program: StepProgram, stepper: Stepper, keras_major: int
 ) -> None:
     """Print the largest difference from `model.predict`, or why Keras has none. Raises ModelNotStreamable."""
     timesteps = program.timesteps or TIMESTEPS
@@ -176,11 +198,11 @@ def _compare_with_keras(
     for each in program.inputs:
         if each.is_static:  # Keras is given them once
             samples[:, :, each.columns] = samples[:, -1:, each.columns]
-    generation, predictions = _predicted_by_generation(model, samples, keras_major)
+    generation, predictions = _predicted_by_generation(model, architecture, samples, keras_major)
     if isinstance(predictions, str):
         console.print(f"not compared with Keras: {predictions}", soft_wrap=True)
         return
-    answers, _ = published(program, stepper, samples)
+    answers, _ = own_numbers(program, stepper, samples)
     predicted: BoolArray = np.asarray(~np.isnan(predictions).all(axis=0), np.bool_)
     predicted[-1] = True
     found, wanted = answers[:, predicted], predictions[:, predicted]
@@ -197,29 +219,34 @@ def _compare_with_keras(
         )
 
 
-def _predicted_by_generation(model: Path, samples: Float32Array, keras_major: int) -> tuple[str, Float32Array | str]:
+def _predicted_by_generation(
+    model: Path, architecture: Path | None, samples: Float32Array, keras_major: int
+) -> tuple[str, Float32Array | str]:
     """Which Keras, and its predictions (N, T, K) or one line on why there are none: that which wrote the file first."""
     reason = ""
     if is_older := keras_major < 3 and find_spec(KERAS_2) is not None:
-        predictions = _predicted_by_keras(model, samples, KERAS_2)
+        predictions = _predicted_by_keras(model, architecture, samples, KERAS_2)
         if not isinstance(predictions, str):
             return "Keras 2", predictions
         reason = f"Keras 2: {predictions}"
-    predictions = _predicted_by_keras(model, samples, KERAS_3)
+    predictions = _predicted_by_keras(model, architecture, samples, KERAS_3)
     if isinstance(predictions, str):
-        if keras_major < 3 and not is_older and NO_MODEL not in predictions:
+        if keras_major < 3 and not is_older:
             found = f"Keras {version(KERAS_3)} cannot load the file ({predictions})"
             return "", f"{found}; pip install tf-keras compares it with Keras 2"
         return "", reason or predictions
     return "Keras 3", predictions
 
 
-def _predicted_by_keras(model: Path, samples: Float32Array, package: str) -> Float32Array | str:
+def _predicted_by_keras(
+    model: Path, architecture: Path | None, samples: Float32Array, package: str
+) -> Float32Array | str:
     """Keras' predictions (N, T, K), or one line on why it has none; in a process that takes TensorFlow away again."""
     with tempfile.TemporaryDirectory() as folder:
         given, answered = Path(folder, "samples.npy"), Path(folder, "predictions.npy")
         np.save(given, samples)
         command = [sys.executable, "-m", "worker.model.training", str(model), str(given), str(answered), package]
+        command += [] if architecture is None else [str(architecture)]
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         try:
             done = subprocess.run(

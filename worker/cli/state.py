@@ -49,13 +49,13 @@ def list_streams(
 ) -> None:
     """List the open sequences in the local store. No worker may be using it."""
     settings = settings_from(config, overrides)
-    table = Table("stream", "partition", "sequence", "step", "last sample (UTC)", "first offset", "")
+    table = Table("stream", "partition", "sequence", "step", "last sample (UTC)", "first offset", "model", "")
     with _stopped_worker(settings) as directory:
         rows = list(islice(_rows(directory, settings.topics.input), limit + 1))
     for partition, key, row in rows[:limit]:
         header = row.header
         cells = (_text(key), str(partition), _text(row.sequence_id), str(header["step"]), _time(header["event_time"]))
-        table.add_row(*map(Text, cells), str(header["first_offset"]), _flags(row))
+        table.add_row(*map(Text, cells), str(header["first_offset"]), row.fingerprint[:4].hex(), _flags(row))
     console = Console()
     console.print(table)
     if len(rows) > limit:

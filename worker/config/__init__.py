@@ -2,6 +2,6 @@
 
 from worker.config.loading import load_settings
 from worker.config.printing import effective_toml
-from worker.config.settings import Settings
+from worker.config.settings import PreviousModel, Settings
 
-__all__ = ["Settings", "effective_toml", "load_settings"]
+__all__ = ["PreviousModel", "Settings", "effective_toml", "load_settings"]

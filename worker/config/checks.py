@@ -28,8 +28,6 @@ def _guarantee(settings: Settings) -> Iterator[str]:
             f"worker.commit_interval_ms = {worker.commit_interval_ms} must be at most half of "
             f"kafka.transaction_timeout_ms ({settings.kafka.transaction_timeout_ms}), or the broker aborts transactions"
         )
-    if settings.model.on_change == "finish" and not settings.model.previous:
-        yield "model.on_change = finish needs the older files in model.previous"
     if settings.model.previous and settings.model.on_change != "finish":
         yield "model.previous is only used with model.on_change = finish: set it, or remove the files"
 

@@ -17,7 +17,7 @@ from pydantic_settings import EnvSettingsSource
 from worker.config.checks import contradictions
 from worker.config.kafka_properties import flattened
 from worker.config.secrets import is_secret, resolve
-from worker.config.settings import ENVIRONMENT_DELIMITER, ENVIRONMENT_PREFIX, Settings
+from worker.config.settings import ENVIRONMENT_DELIMITER, ENVIRONMENT_PREFIX, PreviousModel, Settings
 from worker.errors import ConfigError, SettingsRefused
 
 PASS_THROUGH = ("properties", "consumer", "producer")
@@ -139,11 +139,15 @@ def _merged(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any
 
 def _line(error: ErrorDetails, layers: Mapping[str, Mapping[str, Any]]) -> str:
     location = _relevant([str(part) for part in error["loc"]])
-    path = ".".join(location)
+    path = _written(location, error["loc"])
     source = next((name for name, layer in reversed(list(layers.items())) if _holds(layer, location)), "")
     where = f" (set by {source})" if source else ""
+    if error["type"] == "extra_forbidden" and location == ["model", "previous"]:
+        return f"{path} is none of {', '.join(PreviousModel.model_fields)}{where}"
     if error["type"] == "extra_forbidden":
         return f"{_unknown(path)}{where}"
+    if error["type"] == "missing":
+        return f"{path} is missing{where}"
     reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if not reason.startswith("must "):
         reason = f"must be {reason}" if error["msg"].startswith("Input should be ") else reason
@@ -155,6 +159,14 @@ def _line(error: ErrorDetails, layers: Mapping[str, Mapping[str, Any]]) -> str:
 def _relevant(location: Sequence[str]) -> Sequence[str]:
     """Section and key; below a pass-through table librdkafka's name too."""
     return location[:3] if location[0] == "kafka" and location[1:2] and location[1] in PASS_THROUGH else location[:2]
+
+
+def _written(location: Sequence[str], whole: Sequence[str | int]) -> str:
+    """The path as a person writes it, `model.previous[0].length` within an entry of a list."""
+    path = ".".join(location)
+    if list(location) == ["model", "previous"] and len(whole) > 2:
+        path += f"[{whole[2]}]" + "".join(f".{part}" for part in whole[3:])
+    return path
 
 
 def _holds(layer: Mapping[str, Any], location: Sequence[str]) -> bool:

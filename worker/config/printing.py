@@ -46,5 +46,12 @@ def _shown(path: str, value: Any, references: dict[str, str]) -> str:
 
 
 def _literal(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    if isinstance(value, BaseModel):
+        given = value.model_dump(exclude_defaults=True)
+        # An entry of model.previous that says nothing else is written as its path.
+        table = ", ".join(f"{name} = {_literal(each)}" for name, each in given.items())
+        return _literal(given["path"]) if list(given) == ["path"] else f"{{{table}}}"
     # JSON's strings, numbers, booleans and arrays are TOML's, but for the one control character that JSON leaves as is.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

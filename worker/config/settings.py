@@ -47,6 +47,16 @@ def _names(value: Any) -> Any:
     return [name.strip() for name in value.split(",") if name.strip()]
 
 
+def _previous(value: Any) -> Any:
+    """A list of paths and tables, or one table; a path alone is the table that names it."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        value = f"[{value}]"
+    value = _names(value)
+    if not isinstance(value, list) or not all(isinstance(each, str | dict) for each in value):
+        raise ValueError("must be a list of files, each a path or a table with path")
+    return [{"path": each} if isinstance(each, str) else each for each in value]
+
+
 def _topic(value: str) -> str:
     if not re.fullmatch(r"[a-zA-Z0-9._-]{1,249}", value) or value in (".", ".."):
         raise ValueError("must be a topic name: 1 to 249 of a-z A-Z 0-9 . _ -")
@@ -121,11 +131,29 @@ class TopicSettings(Section):
     changelog: str = Field(default="", description="The states' changelog; empty: <group_id>-state-changelog.")
 
 
+class PreviousModel(Section):
+    """An entry of `model.previous`: an older file and how it was served. Every open sequence keeps to it."""
+
+    path: str = Field(min_length=1)
+    length: Integer | None = Field(default=None, ge=0, le=2**31 - 1)
+    """`sequence.length` then; by default the file's own number of steps, else that of the settings."""
+    mode: Literal["step", "buffer"] | None = None
+    """By default step, or buffer where the file cannot be stepped."""
+    calibration: str = ""
+    architecture: str = ""
+    """By default beside the file, as those of `model.path`."""
+
+
+Previous = Annotated[list[PreviousModel], NoDecode, BeforeValidator(_previous)]
+
+
 class ModelSettings(Section):
     """The trained model."""
 
     path: str = Field(default="model.keras", min_length=1, description="A .keras, .h5 or weights file.")
-    previous: Names = Field(default=[], description="Older model files, whose open sequences on_change = finish ends.")
+    previous: Previous = Field(
+        default=[], description="Older model files, whose open sequences on_change = finish ends; docs/models.md."
+    )
     architecture: str = Field(
         default="", description="JSON of the architecture, for files of weights; by default beside the file."
     )

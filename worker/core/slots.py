@@ -72,17 +72,24 @@ class StreamTable:
         self._free: list[int] = []
         self._index: dict[int, dict[bytes, int]] = {}
         self._complete: dict[int, bool] = {}
+        self._older_rows: dict[int, Int64Array] = {}
+        """Partition → committed rows of each model; not counted for the first."""
         self._before: list[_BeforeImage] = []
         self._touched_count = 0
         self._forgotten: dict[int, list[bytes]] = {}
 
     # ---- partitions
 
-    def add_partition(self, partition: int, *, store_is_empty: bool) -> None:
-        """Begin to hold a partition's streams. With an empty store no look-up goes to disk until one was evicted."""
+    def add_partition(self, partition: int, *, store_is_empty: bool, older_rows: Sequence[int] = ()) -> None:
+        """Begin to hold a partition's streams. With an empty store no look-up goes to disk until one was evicted.
+
+        `older_rows`: how many stored rows are of each of the row format's models but the first.
+        """
         if partition in self._index:
             raise ValueError(f"partition {partition} is already held")
         self._index[partition] = {}
+        self._older_rows[partition] = np.zeros(len(self.row_format.models), np.int64)
+        self._older_rows[partition][1:] = older_rows or 0
         self._complete[partition] = store_is_empty
 
     def drop_partition(self, partition: int) -> None:
@@ -91,7 +98,7 @@ class StreamTable:
         if bool(self._touched[slots].any()):
             raise ValueError(f"partition {partition} still has uncommitted rows")
         self._release(slots)
-        del self._index[partition], self._complete[partition]
+        del self._index[partition], self._complete[partition], self._older_rows[partition]
         self._forgotten.pop(partition, None)
 
     # ---- look-up
@@ -249,12 +256,24 @@ class StreamTable:
 
     def committed(self) -> None:
         """What `changes` returned is durable: drop the before-images."""
+        if len(self.row_format.models) > 1:
+            self._count_finished()
         for slots in self._touched_slots():
             self._stored[slots] = self.rows["step"][slots] > 0
             self._touched[slots] = False
         self._before.clear()
         self._touched_count = 0
         self._forgotten.clear()
+
+    def _count_finished(self) -> None:
+        """Older models begin no sequences, so their rows only become fewer."""
+        for image in self._before:
+            models = self.row_format.model_of(image.rows)
+            was = np.flatnonzero((models > 0) & (image.rows["step"] > 0))
+            after = self.rows[image.slots[was]]
+            gone = was[(after["step"] == 0) | (self.row_format.model_of(after) != models[was])]
+            for partition, model in zip(self._owners[image.slots[gone]].tolist(), models[gone].tolist(), strict=True):
+                self._older_rows[partition][model] -= 1
 
     def rollback(self, partitions: Sequence[int] | None = None) -> Int64Array:
         """Bring rows back to the last commit, of all partitions or of some; returns the slots rolled back."""
@@ -310,6 +329,12 @@ class StreamTable:
         """The row of a slot as it would be stored now."""
         self._fetch_held(np.array([slot]))
         return self.row_format.pack(self.rows[[slot]], [self.sequence_ids.get(slot, b"")])[0]
+
+    def older_rows(self) -> dict[bytes, int]:
+        """Committed rows of the row format's models but the first, in memory or not, by fingerprint."""
+        models = self.row_format.models
+        counts = sum(self._older_rows.values(), np.zeros(len(models), np.int64))
+        return dict(zip(models[1:], counts[1:].tolist(), strict=True))
 
     def open_streams(self) -> int:
         """Streams in memory with an open sequence."""

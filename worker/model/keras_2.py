@@ -6,6 +6,7 @@ entry is a layer that the compiler knows, or what trains one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -34,8 +35,10 @@ MODULES = {
 """What may be named as the home of a class; those of initializers and the like are looked up there by capital names."""
 
 
-def load_by_keras_2(path: Path) -> Any:
+def load_by_keras_2(path: Path, architecture: Path | None = None) -> Any:
     """The model, by tf_keras, in which nothing of the file is executed. Imports TensorFlow.
+
+    `architecture`: of a file that holds only weights, by default beside it.
 
     Raises ModelNotStreamable for a file that names anything else than layers, and what tf_keras raises.
     """
@@ -46,7 +49,7 @@ def load_by_keras_2(path: Path) -> Any:
     known = LAYERS | SHAPES | {name for module in training for name in vars(module) if name[:1].isupper()}
     with path.open("rb") as file:
         is_zip = file.read(len(ZIP)) == ZIP
-    configuration, _, content = read_zip(path) if is_zip else read_hdf5(path)
+    configuration, _, content = read_zip(path) if is_zip else read_hdf5(path, architecture)
     if is_zip:
         configuration.pop("compile_config", None)  # it is not read, and may name a loss of the user's own
     with closing(content):
@@ -55,7 +58,11 @@ def load_by_keras_2(path: Path) -> Any:
         # By its name tf_keras could take another part of the file for the model than the one that was looked at.
         if is_zip and path.suffix != ".keras":
             raise ModelNotStreamable(f"{path} is a .keras zip by another name", "rename it")
-        return tf_keras.models.load_model(path if is_zip else content, compile=False)
+        if is_zip or "model_config" in content.attrs:
+            return tf_keras.models.load_model(path if is_zip else content, compile=False)
+    model = tf_keras.models.model_from_json(json.dumps(configuration))
+    model.load_weights(path)
+    return model
 
 
 def _entries(value: Any) -> Iterator[dict[str, Any]]:

@@ -148,6 +148,7 @@ class StepProgram:
         """What the `Masking` layers look for."""
         self._wiring = tuple(wiring) or tuple(Wiring((number,)) for number in range(len(nodes)))
         self._output_values = tuple(output_values) or (len(nodes),)
+        self._activations = tuple(activations)
         self.is_chain = all(
             wired == Wiring((number,)) for number, wired in enumerate(self._wiring)
         ) and self._output_values == (len(nodes),)
@@ -187,7 +188,14 @@ class StepProgram:
     @property
     def is_probability(self) -> bool:
         """Whether all that is given are probabilities."""
-        return all(name in ("sigmoid", "softmax") for name, _ in self.heads)
+        return not self.heads_without_probability
+
+    @property
+    def heads_without_probability(self) -> tuple[str, ...]:
+        """The layers whose outputs are no probabilities."""
+        heads = zip(self._output_values, self._activations, strict=True)
+        layers = ["input", *(node.layer for node in self.nodes)]
+        return tuple(layers[value] for value, name in heads if name not in ("sigmoid", "softmax"))
 
     @property
     def plan(self) -> tuple[PlanRow, ...]:

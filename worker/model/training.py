@@ -1,11 +1,13 @@
 """The reference architecture, its training, and Keras' own predictions.
 
 Only this file, keras_2.py and buffered.py use Keras.
-`python -m worker.model.training MODEL SAMPLES.npy PREDICTIONS.npy [keras | tf_keras]` predicts in a process of its own.
+`python -m worker.model.training MODEL SAMPLES.npy PREDICTIONS.npy keras|tf_keras [ARCHITECTURE.json]` predicts in a
+process of its own.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from worker.core.types import Float32Array
+from worker.model.files.keras_hdf5 import architecture_of_weights
 from worker.model.inputs import ModelInput, inputs_of, split
 from worker.model.keras_2 import load_by_keras_2
 from worker.model.tensorflow_import import importing_tensorflow
@@ -65,14 +68,16 @@ KERAS_2, KERAS_3 = "tf_keras", "keras"
 """The packages by which `predict` loads a file."""
 
 
-def predict(path: Path, features: Float32Array, package: str = KERAS_3) -> Float32Array:
+def predict(
+    path: Path, features: Float32Array, package: str = KERAS_3, architecture: Path | None = None
+) -> Float32Array:
     """`model.predict` of whole sequences (N, T, F) → (N, T, K), by Keras itself; several inputs are split as samples
-    are, several outputs follow one another.
+    are, several outputs follow one another. `architecture`: of a file that holds only weights, by default beside it.
 
     One output per sequence is step T's; of one per step the last is step T's, the one before it that of step T - 1, and
     so on. NaN where Keras has no output. Imports TensorFlow.
     """
-    model = load_by_keras_2(path) if package == KERAS_2 else _load_by_keras_3(path)
+    model = (load_by_keras_2 if package == KERAS_2 else _load_by_keras_3)(path, architecture)
     inputs, _ = keras_model_inputs(path, model)
     found = model.predict(keras_inputs(model, split(features, inputs)), verbose=0)
     if isinstance(found, dict):
@@ -81,11 +86,17 @@ def predict(path: Path, features: Float32Array, package: str = KERAS_3) -> Float
     return np.concatenate([by_step(np.asarray(each, np.float32), features.shape[1]) for each in outputs], axis=-1)
 
 
-def _load_by_keras_3(path: Path) -> Any:
+def _load_by_keras_3(path: Path, architecture: Path | None) -> Any:
     with importing_tensorflow():
         import keras
 
-    return keras.models.load_model(path, compile=False)
+    configuration = architecture_of_weights(path, architecture)
+    if configuration is None:
+        return keras.models.load_model(path, compile=False)
+    # Safe mode, the default of both, executes nothing of either file.
+    model = keras.models.model_from_json(json.dumps(configuration))
+    model.load_weights(path)
+    return model
 
 
 def by_step(output: Float32Array, timesteps: int) -> Float32Array:
@@ -130,4 +141,6 @@ def keras_inputs(model: Any, parts: Sequence[Any]) -> Any:
 
 
 if __name__ == "__main__":
-    np.save(sys.argv[3], predict(Path(sys.argv[1]), np.load(sys.argv[2]), *sys.argv[4:]))
+    model, samples, predictions, package, *architecture = sys.argv[1:]
+    beside = Path(architecture[0]) if architecture else None
+    np.save(predictions, predict(Path(model), np.load(samples), package, beside))

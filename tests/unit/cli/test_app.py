@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,24 @@ def test_the_configuration_file_can_be_named_by_the_environment(
     (tmp_path / "a.toml").write_text("[http]\nprt = 1\n")
     monkeypatch.setenv("LSTM_WORKER_CONFIG", "a.toml")
     assert cli("state", "list").err.endswith("(set by a.toml)\n")
+
+
+def test_an_output_that_is_not_utf_8_lacks_characters_and_nothing_else() -> None:
+    model = Path(__file__).parents[2] / "goldens" / "lstm_flatten.keras"
+    ended = subprocess.run(
+        [sys.executable, "-m", "worker", "check", str(model), "--no-keras"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b" ?s at 1024" in ended.stdout
+    wrong = subprocess.run(
+        [sys.executable, "-m", "worker", "check", "\N{GREEK SMALL LETTER MU}.keras"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (wrong.returncode, wrong.stderr.count(b"\n")) == (2, 1)
+    assert wrong.stderr.startswith(b"error: \\u03bc.keras does not exist")
 
 
 @pytest.mark.parametrize(

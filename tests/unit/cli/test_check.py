@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 from worker.bench import step_cost
 from worker.cli import check
+from worker.model.calibration import side_car_path
+from worker.model.calibration_fit import fit_calibration, forecasts_of, partial_logits, states_by_step
 from worker.model.engines import stepper_for
 from worker.model.load import load_program
 
@@ -68,6 +71,90 @@ def test_a_model_that_is_exact_at_every_step_publishes_at_every_step(cli, tmp_pa
     assert written["exact"].all()
     assert np.isfinite(written["outputs"]).all()
     assert written["outputs"][:, -1] == pytest.approx(golden["outputs"], abs=1e-6)
+
+
+def calibrated(folder, name="lstm_dropout"):
+    """A copy of a model with numbers of its own at each step, and its calibration beside it."""
+    path = Path(shutil.copy(GOLDENS / f"{name}.keras", folder))
+    program = load_program(path)
+    samples = np.random.default_rng(1).standard_normal((200, program.timesteps, program.features)).astype(np.float32)
+    logits, names = partial_logits(program, samples), [str(i) for i in range(200)]
+    calibration, _ = fit_calibration(program, logits, names, "test", states=states_by_step(program, samples))
+    assert (calibration.state_weights is not None) == (name == "lstm_flatten")
+    calibration.save(side_car_path(path))
+    return path, calibration, samples
+
+
+@pytest.mark.parametrize("name", ["lstm_dropout", "lstm_flatten"])
+def test_with_a_side_car_outputs_are_its_forecasts_before_the_last_step(cli, tmp_path, name):
+    path, calibration, samples = calibrated(tmp_path, name)
+    program = load_program(path)
+    np.savez(tmp_path / "x.npz", x=samples)
+
+    ended = cli(
+        *("check", str(path), "--no-keras"),
+        *("--inputs", str(tmp_path / "x.npz"), "--outputs", str(tmp_path / "y.npz")),
+    )
+
+    assert f"calibration: {side_car_path(path)}, {calibration.id}" in ended.out
+    written = np.load(tmp_path / "y.npz")
+    assert written["exact"].tolist() == [False] * 5 + [True]
+    logits = partial_logits(program, samples)
+    forecasts = forecasts_of(program, calibration, samples)
+    np.testing.assert_allclose(written["outputs"][:, :-1], forecasts, atol=1e-5)
+    np.testing.assert_allclose(written["outputs"][:, -1], program.outputs_of(logits[:, -1]), atol=1e-6)
+
+
+def test_a_side_car_is_told_without_inputs_and_another_models_is_refused_as_by_run(cli, tmp_path):
+    path, calibration, _ = calibrated(tmp_path)
+    assert f"{side_car_path(path)}, {calibration.id}\n" in cli("check", str(path), "--no-keras").out
+    shutil.copy(GOLDENS / "simple_rnn.keras", path)
+
+    ended = cli("check", str(path), "--no-keras")
+
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert f"{side_car_path(path)} belongs to model" in ended.err
+
+
+def test_a_side_car_of_a_model_of_any_length_is_used_with_timesteps(cli, tmp_path):
+    path = Path(shutil.copy(GOLDENS / "lstm_last_any_length.keras", tmp_path))
+    program = load_program(path, timesteps=6)
+    samples = np.random.default_rng(1).standard_normal((50, 6, program.features)).astype(np.float32)
+    logits, names = partial_logits(program, samples), [str(i) for i in range(50)]
+    fit_calibration(program, logits, names, "test")[0].save(side_car_path(path))
+
+    ended = cli("check", str(path), "--no-keras")
+
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "--timesteps" in ended.err
+    assert "calibration: " in cli("check", str(path), "--no-keras", "--timesteps", "6").out
+
+
+@pytest.mark.parametrize("name", ["lstm_flatten", "lstm_dropout"])
+def test_sequences_longer_than_the_models_are_not_what_a_worker_steps(cli, tmp_path, name):
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 7, 3)))
+
+    ended = cli(
+        *("check", str(GOLDENS / f"{name}.keras"), "--no-keras"),
+        *("--inputs", str(tmp_path / "x.npz"), "--outputs", str(tmp_path / "y.npz")),
+    )
+
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "sequences of 7 steps: the model's have 6, or fewer" in ended.err
+
+
+def test_outputs_never_overwrite_the_inputs(cli, tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 6, 3)))
+    (tmp_path / "same.npz").symlink_to(tmp_path / "x.npz")
+
+    for other in ("x.npz", "same.npz"):
+        ended = cli(
+            *("check", str(GOLDENS / "lstm_flatten.keras"), "--no-keras"),
+            *("--inputs", str(tmp_path / "x.npz"), "--outputs", str(tmp_path / other)),
+        )
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert "--outputs" in ended.err
+    assert "x" in np.load(tmp_path / "x.npz")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +222,9 @@ def test_check_says_which_features_are_of_which_input_and_gives_keras_the_same(c
 
 def test_check_refuses_a_model_that_differs_from_keras(cli, monkeypatch):
     monkeypatch.setattr(
-        check, "_predicted_by_keras", lambda _model, samples, _package: np.full((*samples.shape[:2], 1), 0.5, "f4")
+        check,
+        "_predicted_by_keras",
+        lambda _model, _json, samples, _package: np.full((*samples.shape[:2], 1), 0.5, "f4"),
     )
 
     ended = cli("check", str(GOLDENS / "lstm_flatten.keras"))
@@ -191,7 +280,7 @@ def test_without_keras_2_its_files_are_compared_with_keras_3_or_it_says_what_to_
     answers = {"keras222_lstm.h5": "TypeError: pop expected at most 1 argument, got 2"}
     keras = check.version("keras")
 
-    def predicted(model, samples, package):
+    def predicted(model, _json, samples, package):
         assert package == "keras"
         return answers.get(model.name, np.full((*samples.shape[:2], 1), np.nan, np.float32))
 
@@ -208,7 +297,7 @@ def test_without_keras_2_its_files_are_compared_with_keras_3_or_it_says_what_to_
 
 def test_a_file_that_keras_2_cannot_predict_is_compared_with_keras_3(cli, monkeypatch):
     found = {"tf_keras": "ValueError: not mine", "keras": "ValueError: nor mine"}
-    monkeypatch.setattr(check, "_predicted_by_keras", lambda _model, _samples, package: found[package])
+    monkeypatch.setattr(check, "_predicted_by_keras", lambda _model, _json, _samples, package: found[package])
     model = str(GOLDENS / "generations" / "tf215_lstm.h5")
 
     assert "not compared with Keras: Keras 2: ValueError: not mine\n" in cli("check", model).out
@@ -216,20 +305,28 @@ def test_a_file_that_keras_2_cannot_predict_is_compared_with_keras_3(cli, monkey
     assert "differs from Keras 3" in cli("check", model).err
 
 
-def test_a_file_of_weights_is_not_said_to_need_keras_2(cli, monkeypatch):
-    monkeypatch.setattr(check, "find_spec", lambda _package: None)
-    ended = cli("check", str(GOLDENS / "generations" / "keras222_gru_alone.h5"))
+@pytest.mark.parametrize(
+    ("name", "generation"),
+    [("keras222_gru_alone.h5", 2), ("tf215_gru_alone.weights.h5", 2), ("keras315_gru_alone.weights.h5", 3)],
+)
+def test_a_file_of_weights_is_compared_with_the_keras_of_its_architecture(cli, tmp_path, name, generation):
+    architecture = tmp_path / "elsewhere" / "what-it-is.json"
+    architecture.parent.mkdir()
+    shutil.copy(GOLDENS / "generations" / f"{name.split('.')[0]}.json", architecture)
+    weights = shutil.copy(GOLDENS / "generations" / name, tmp_path)
 
-    assert "not compared with Keras: ValueError: No model config found" in ended.out
-    assert "tf-keras" not in ended.out
+    ended = cli("check", str(weights), "--architecture", str(architecture))
+
+    assert ended.code == 0, ended.err
+    assert f"largest difference from Keras {generation}'s model.predict" in ended.out
 
 
 @pytest.mark.parametrize(("wrong_at", "code"), [(None, 0), (3, 2)])
 def test_of_one_output_per_step_every_step_is_compared_with_keras(cli, monkeypatch, wrong_at, code):
     program = load_program(GOLDENS / "graphs" / "one_per_step.keras")
 
-    def predicted(_model, samples, _package):
-        found = check.published(program, stepper_for(program), samples)[0]
+    def predicted(_model, _json, samples, _package):
+        found = check.own_numbers(program, stepper_for(program), samples)[0]
         if wrong_at is not None:
             found[0, wrong_at] += 0.1
         return found

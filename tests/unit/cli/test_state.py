@@ -48,8 +48,8 @@ def test_list_shows_open_sequences_of_all_partitions(cli: Cli, monkeypatch: pyte
     ended = cli("state", "list")
     assert ended.code == 0
     words = [line.replace("│", " ").split() for line in ended.out.splitlines()]
-    assert ["alice", "0", "3", "2024-11-19", "07:06:40.123", "7", "tainted"] in words
-    assert ["bob", "2", "run-7", "5", "2024-11-19", "07:06:40.123", "7"] in words
+    assert ["alice", "0", "3", "2024-11-19", "07:06:40.123", "7", "abababab", "tainted"] in words
+    assert ["bob", "2", "run-7", "5", "2024-11-19", "07:06:40.123", "7", "abababab"] in words
     assert "\\xff\x00" in ended.out or "\\xff" in ended.out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,47 @@ def test_a_table_in_the_environment_that_is_not_json_names_the_variable(monkeypa
 def test_a_list_in_the_environment_is_json_or_names_with_commas(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LSTM_WORKER__INPUT__FEATURES", given)
     assert load_settings().input.features == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        '["a.keras", {"path": "b.keras", "length": 9, "mode": "buffer"}]',
+        '[{"path": "a.keras"}, {"path": "b.keras", "length": "9", "mode": "buffer"}]',
+    ],
+)
+def test_older_models_are_paths_or_tables(given: str, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [("a.keras", None, None), ("b.keras", 9, "buffer")]
+
+    def found(*arguments: Any) -> list[tuple[str, int | None, str | None]]:
+        return [(each.path, each.length, each.mode) for each in load_settings(*arguments).model.previous]
+
+    monkeypatch.setenv("LSTM_WORKER__MODEL__ON_CHANGE", "finish")
+    tables = "[[model.previous]]\npath = 'a.keras'\n[[model.previous]]\npath = 'b.keras'\nlength = 9\nmode = 'buffer'\n"
+    assert found(write(tables)) == expected
+    inline = '[model]\nprevious = ["a.keras", {path = "b.keras", length = 9, mode = "buffer"}]\n'
+    assert found(write(inline)) == expected
+    assert found(None, [f"model.previous={given}"]) == expected
+    monkeypatch.setenv("LSTM_WORKER__MODEL__PREVIOUS", given)
+    assert found() == expected
+    assert found(None, ['model.previous={"path": "c.keras", "length": 0}']) == [("c.keras", 0, None)]
+    assert found(None, ["model.previous=c.keras,d.keras"]) == [("c.keras", None, None), ("d.keras", None, None)]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ('{"path": "a", "lenght": 9}', "model.previous[0].lenght is none of path, length, mode, calibration, arch"),
+        ('["a", {"length": 9}]', "model.previous[1].path is missing (set by a flag)"),
+        ('{"path": "a", "length": "x"}', "model.previous[0].length = 'x': must be a valid integer"),
+        ('{"path": "a", "mode": "run"}', "model.previous[0].mode = 'run': must be 'step' or 'buffer'"),
+        ("[7]", "model.previous = '[7]': must be a list of files, each a path or a table with path"),
+        ('{"path": "a"', 'model.previous = \'{"path": "a"\': must be a list'),
+    ],
+)
+def test_a_mistake_in_an_older_model_names_the_entry(given: str, said: str) -> None:
+    (line,) = mistakes(None, "model.on_change=finish", f"model.previous={given}")
+    assert line.startswith(said)
 
 
 def test_an_unknown_key_names_its_path_the_nearest_setting_and_the_file(write: Write) -> None:
@@ -184,7 +226,6 @@ def test_a_flag_without_a_value_says_how_to_write_it() -> None:
         (["state.changelog=false"], "state.changelog = false needs worker.guarantee = at_least_once"),
         (["worker.guarantee=at_least_once", "state.changelog=false", "state.standby=1"], "state.standby needs"),
         (["worker.commit_interval_ms=8000"], "must be at most half of kafka.transaction_timeout_ms"),
-        (["model.on_change=finish"], "model.on_change = finish needs the older files in model.previous"),
         (["model.previous=old.keras"], "model.previous is only used with model.on_change = finish"),
         (["topics.output=samples"], "topics.output and topics.input are both 'samples'"),
         (["topics.changelog=samples"], "topics.changelog and topics.input are both 'samples'"),

@@ -98,7 +98,8 @@ def test_the_representation_of_settings_shows_no_property() -> None:
 
 def test_the_printed_configuration_configures_the_same(write: Write) -> None:
     flags = ["input.features=x,ü", "kafka.consumer.check.crcs=true", 'model.path=a "b" \\ \x7f\n😀', "http.port=0"]
-    settings = load_settings(None, flags)
+    older = '["a.keras", {"path": "b \\"c\\".keras", "length": 0, "calibration": "d.json"}]'
+    settings = load_settings(None, [*flags, "model.on_change=finish", f"model.previous={older}"])
     assert load_settings(write(effective_toml(settings))) == settings
 
 

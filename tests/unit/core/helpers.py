@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +15,7 @@ from worker.core.routed import Routed
 from worker.core.routing import route
 from worker.core.sequence import OnGap, SequenceRules
 from worker.core.slots import StreamTable
-from worker.core.state_row import RowFormat
+from worker.core.state_row import RowFormat, row_fingerprint
 from worker.core.stepping import step_routed
 from worker.core.types import DecodedBatch, EndedBy, Kind, RecordBatch, Rejection
 
@@ -87,9 +88,15 @@ class Core:
 
     def own(self, partition: int, *, store_is_empty: bool = True) -> None:
         self.partitions.add(partition)
-        self.table.add_partition(partition, store_is_empty=store_is_empty)
+        older = self.older_on_disk({partition}).values()
+        self.table.add_partition(partition, store_is_empty=store_is_empty, older_rows=list(older))
         if self.idle is not None:
             self.idle[partition] = IdleIndex(self.rules.idle_timeout_ms)
+
+    def older_on_disk(self, partitions: set[int]) -> dict[bytes, int]:
+        """Rows of each model but the first."""
+        found = Counter(row_fingerprint(row) for (partition, _), row in self.disk.items() if partition in partitions)
+        return {model: found[model] for model in self.row_format.models[1:]}
 
     def read_rows(self, partition, keys):
         return [self.disk.get((partition, key)) for key in keys]

@@ -69,7 +69,9 @@ def test_old_sequences_end_with_the_old_model_and_new_ones_begin_with_the_new(
         decisions += predictions.predictions.decisions.tolist()
         which = predictions.predictions.models
         models += np.zeros(len(predictions.predictions)).tolist() if which is None else which.tolist()
+        assert after.table.older_rows() == after.older_on_disk(after.partitions), "of the last commit"
         after.commit()
+        assert after.table.older_rows() == after.older_on_disk(after.partitions)
     assert found == [each.__class__(**{**vars(each), "samples": ()}) for each in expected]
     for row, number, model, decision in zip(expected, numbers, models, decisions, strict=True):
         finishing = (row.partition, row.first_offset) in begun

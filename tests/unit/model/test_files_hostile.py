@@ -123,7 +123,7 @@ def place(kind: str, folder: Path) -> Path:
         ("a link to a directory", "is a directory"),
         ("a link to itself", "cannot be read"),
         ("a sparse file of 2 TiB", "larger than"),
-        ("a file that is not there", "does not exist: set model.path"),
+        ("a file that is not there", "does not exist: name a trained"),
     ],
 )
 def test_what_is_no_file_is_refused_and_not_waited_for(kind, said, tmp_path, refused_kinds):

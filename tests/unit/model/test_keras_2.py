@@ -15,7 +15,7 @@ import pytest
 
 from worker.errors import ModelNotStreamable
 from worker.model.keras_2 import load_by_keras_2
-from worker.model.training import KERAS_2, predict
+from worker.model.training import KERAS_2, KERAS_3, predict
 
 GENERATIONS = Path(__file__).parents[2] / "goldens" / "generations"
 OF_CODE = {"class_name": "Lambda", "config": {"name": "code", "function": ["4wEAAAA=", None, None]}}
@@ -96,6 +96,27 @@ def test_a_file_that_names_anything_else_than_layers_is_refused(
 ) -> None:
     with pytest.raises(ModelNotStreamable, match="nothing in a file is executed"):
         load_by_keras_2(with_configuration(tmp_path / f"model{suffix}", change))
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "error", "said"),
+    [
+        ("tf215_gru_alone", KERAS_2, ModelNotStreamable, "nothing in a file is executed"),
+        ("keras315_gru_alone", KERAS_3, ValueError, "Lambda"),
+    ],
+)
+def test_an_architecture_beside_weights_is_not_executed_either(
+    tmp_path: Path, name: str, package: str, error: type[Exception], said: str
+) -> None:
+    architecture = tmp_path / "model.json"
+    configuration = json.loads((GENERATIONS / f"{name}.json").read_text())
+    code = {"class_name": "__lambda__", "config": {"code": "4wEAAAA=", "defaults": None, "closure": None}}
+    of_keras_3 = {"module": "keras.layers", "class_name": "Lambda", "registered_name": None}
+    of_code = OF_CODE if package == KERAS_2 else {**of_keras_3, "config": {"name": "code", "function": code}}
+    configuration["config"]["layers"].append(of_code)
+    architecture.write_text(json.dumps(configuration))
+    with pytest.raises(error, match=said):
+        predict(GENERATIONS / f"{name}.weights.h5", np.zeros((1, 5, 3), np.float32), package, architecture)
 
 
 def test_what_the_model_was_trained_with_does_not_matter(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ attribute `weight_names` lists the arrays in order; `save_weights` leaves out `m
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,15 @@ def read_hdf5(path: Path, architecture: Path | None = None) -> tuple[dict[str, A
         return json_object(path, "model_config", raw if isinstance(raw, bytes) else str(raw)), version, content
     configuration = _architecture_of(path, architecture or architecture_path(path))
     return configuration, configuration.get("keras_version") or version or _version(configuration), content
+
+
+def architecture_of_weights(path: Path, architecture: Path | None = None) -> dict[str, Any] | None:
+    """The configuration beside a file that holds only weights; None for a file that holds a model."""
+    if not h5py.is_hdf5(path):
+        return None
+    configuration, _, content = read_hdf5(path, architecture)
+    with closing(content):
+        return None if "model_config" in content.attrs else configuration
 
 
 def hdf5_weights(reader: WeightReader, content: Any, place: Place) -> list[Array]:

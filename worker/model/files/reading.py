@@ -109,7 +109,7 @@ def _head(path: Path) -> tuple[bytes, int]:
         with path.open("rb") as file:
             return file.read(HEAD_BYTES), found.st_size
     except FileNotFoundError as error:
-        raise refused(path, "does not exist", "set model.path to a trained .keras or .h5 file") from error
+        raise refused(path, "does not exist", "name a trained .keras or .h5 file") from error
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise refused(path, f"cannot be read ({reason})", "check the path and its permissions") from error
