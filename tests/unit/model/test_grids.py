@@ -170,7 +170,7 @@ def test_a_convolution_that_cannot_be_stepped_is_refused_in_one_line(model, conf
         (
             "Activation",
             {"activation": "softmax"},
-            "more than one row of numbers: end it with TimeDistributed(Flatten())",
+            "end it with TimeDistributed(Flatten())",
         ),
     ],
 )
