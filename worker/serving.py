@@ -17,6 +17,7 @@ from worker.model.calibration import calibration_for
 from worker.model.early_decisions import promised_threshold, smallest_promise
 from worker.model.engines import operations_of, stepper_for, verify_engine
 from worker.model.load import load_program
+from worker.model.precision import note
 from worker.model.program import StepProgram
 from worker.model.readout import Readout
 from worker.model.tensorflow_stepper import TensorFlowStepper
@@ -96,6 +97,8 @@ def load_model(settings: Settings) -> ServedModel:
             f"sequence.length = {length}: the calibration of {path} forecasts step {program.timesteps}",
             "leave sequence.length at 0, or remove the calibration",
         )
+    if settings.model.mode == "step" and (precision := note(program.keras_precision)):
+        log.warning("model %s: %s", path.name, precision)
     log.info("model %s (%s): %s", path.name, program.fingerprint[:8], readout.describe())
     return ServedModel(program, stepper, readout, length)
 

@@ -20,6 +20,7 @@ from worker.model.files.weights import Array
 from worker.model.graph import INPUT, Graph, Origin, Place, read_graph
 from worker.model.heads import could_be_buffered, heads_of
 from worker.model.masks import check_mask, masks_of, passes_mask
+from worker.model.precision import precision_of
 from worker.model.program import ALWAYS, Node, StepProgram, Wiring
 from worker.model.rules.context import OR_BUFFER, Layer
 from worker.model.rules.positions import at_each_position
@@ -107,6 +108,7 @@ class _Compiler:
             exact_from=exact_from,
             computed_from=1 if any(output.kind == "end" for output in outputs) else None,
             one_output_per_step=any(output.kind == "sequence" for output in outputs),
+            keras_precision=precision_of(self._file.configuration),
         )
         if program.state_size > STATE_FLOATS_MAX:
             raise ModelNotStreamable(

@@ -68,12 +68,13 @@ class WeightReader:
         declared = dataset.size * dataset.dtype.itemsize
         self.count(declared, layer)
         check_chunks(dataset)
+        numbers = from_bfloat16 if dataset.dtype.kind == "V" else np.asarray
         if is_filtered(dataset):
-            return self.checked(read_filtered(dataset), layer)
+            return self.checked(numbers(read_filtered(dataset)), layer)
         # A file of a few bytes may declare any shape; Keras stores every number.
         if dataset.id.get_storage_size() < declared:
             raise self.refused(layer, f"declare {dataset.size} numbers and hold fewer", WAY_OUT)
-        return self.checked(dataset[...], layer)
+        return self.checked(numbers(dataset[...]), layer)
 
     def count(self, declared_bytes: int, layer: str) -> None:
         """Before they are read. Raises ModelNotStreamable where all weights together are beyond the bound."""
@@ -94,6 +95,13 @@ class WeightReader:
         return ModelNotStreamable(f"{self._path}: the weights of layer {layer[:60]!r} {what}", way_out)
 
 
+def from_bfloat16(values: npt.NDArray[Any]) -> Array:
+    """A bfloat16 is the upper half of a float32."""
+    return (values.view("<u2").astype(np.uint32) << 16).view(np.float32)
+
+
 def _is_numeric(dataset: Any) -> bool:
     """Floating point, or a single whole number: Normalization counts the samples it was adapted to."""
+    if dataset.dtype.kind == "V":  # HDF5 knows no bfloat16
+        return bool(dataset.dtype.itemsize == 2 and attribute(dataset, "dtype") == "bfloat16")
     return dataset.dtype.kind == "f" or (dataset.dtype.kind in "iu" and dataset.shape == ())
