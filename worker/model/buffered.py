@@ -24,6 +24,7 @@ from worker.model.heads import HEADS
 from worker.model.inputs import ModelInput, inputs_of, only_ids, split
 from worker.model.precision import FLOAT32, precision_of
 from worker.model.program import Node, StepProgram
+from worker.model.stateful import is_stateful
 from worker.model.tensorflow_import import importing_tensorflow
 from worker.model.training import keras_inputs, keras_model_inputs
 
@@ -43,6 +44,11 @@ def load_buffered(path: Path, timesteps: int | None = None) -> StepProgram:
     """
     with open_model_file(path) as file:
         configuration, stated = file.configuration, stated_shapes(file)
+    if is_stateful(configuration):
+        raise ModelNotStreamable(
+            f"{path} is stateful, and buffer mode runs whole sequences",
+            "build the model without stateful, give it these weights, and save it with model.save('model.keras')",
+        )
     # Before Keras takes its time, which reads some old files with other shapes; what inputs of ids are, it must tell.
     if stated and all(shape is not None for _, shape in stated) and "Embedding" not in json.dumps(configuration):
         inputs_of(str(path), stated, {})

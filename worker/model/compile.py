@@ -36,6 +36,7 @@ from worker.model.rules.table import (
     SHAPED,
 )
 from worker.model.schedule import Schedule
+from worker.model.stateful import check_calls, check_one_step_a_call, is_stateful
 from worker.model.together import NEXT, PADDED, check_alike, finished, unfinished
 from worker.model.value import Value
 
@@ -46,11 +47,17 @@ STATE_FLOATS_MAX = 1 << 20
 def compile_model(file: ModelFile, timesteps: int | None = None) -> StepProgram:
     """Raises ModelNotStreamable naming the layer, the reason and the way out."""
     graph = read_graph(file)
+    stateful = is_stateful(file.configuration)
+    if stateful:
+        check_calls(graph)
+        if graph.timesteps == 1:
+            check_one_step_a_call(graph)
+            graph.timesteps = None
     compiler = _Compiler(file, graph, graph.timesteps or timesteps)
     try:
         return compiler.program()
     except ModelNotStreamable as error:
-        if could_be_buffered(graph) or not error.hint.endswith(OR_BUFFER):
+        if (could_be_buffered(graph) and not stateful) or not error.hint.endswith(OR_BUFFER):
             raise
         raise ModelNotStreamable(error.message, error.hint.removesuffix(OR_BUFFER)) from error
 

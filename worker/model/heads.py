@@ -77,11 +77,11 @@ def could_be_buffered(graph: Graph) -> bool:
     return (
         is_layer_of_the_model
         and activation_name(head.config.get("activation")) in HEADS
-        and not _has_steps(graph)[graph.outputs[0]]
+        and not has_steps(graph)[graph.outputs[0]]
     )
 
 
-def _has_steps(graph: Graph) -> list[bool]:
+def has_steps(graph: Graph) -> list[bool]:
     """Of each value of a graph, whether there is one for each step, as far as the classes of layers tell."""
     found = [True]
     for place in graph.places:
