@@ -12,7 +12,9 @@ import pytest
 from tests.goldens.table import all_outputs
 from tests.goldens.writing import set_random_weights
 from worker.errors import ModelNotStreamable
+from worker.model.files.keras_hdf5 import owned
 from worker.model.files.low_rank import merged
+from worker.model.files.places import Place, Step
 from worker.model.load import load_program
 
 SEQUENCES = np.random.default_rng(0).normal(0, 1, (4, 7, 3)).astype(np.float32)
@@ -77,6 +79,14 @@ def test_layers_of_one_name_in_a_nested_model_have_each_its_own_arrays(tmp_path:
     model.save(tmp_path / "model.h5")
 
     check_file(tmp_path / "model.h5", model)
+
+
+def test_names_that_are_those_of_very_many_layers_are_refused_in_bounded_time() -> None:
+    places = [Place((Step("m", "F", 0), Step(str(n), "F", n), Step("x", "D", 0))) for n in range(1000)]
+
+    assert len(owned(["m/7/x/kernel"], places)) == 1
+    with pytest.raises(ValueError, match="too many layers"):
+        owned([f"m/x/{number}" for number in range(4096)], places)
 
 
 @pytest.mark.parametrize("use_bias", [True, False])

@@ -23,6 +23,8 @@ from worker.model.files.weights import Array, WeightReader, attribute
 NAMES_MAX = 4096
 """Arrays of one nested model, which has all its layers in one group."""
 NAME_CHUNKS_MAX = 64
+CLAIMS_MAX = 1 << 17
+"""Of layers on arrays of one nested model, by parts of the arrays' names; without repeated names it is one an array."""
 
 
 def read_hdf5(path: Path, architecture: Path | None = None) -> tuple[dict[str, Any], Any, Any]:
@@ -77,7 +79,10 @@ class Hdf5Weights:
 
 def owned(names: Iterable[str], places: Iterable[Place]) -> dict[Place, list[str]]:
     """The names of arrays by the layer that each belongs to: the one whose name is in it, after those of the models
-    around it, of all of them, and before others. Models that Keras 3 saved and loaded name only what a layer holds."""
+    around it, of all of them, and before others. Models that Keras 3 saved and loaded name only what a layer holds.
+
+    Raises ValueError where too many layers have the names that are in those of arrays.
+    """
     layers: dict[str, list[Place]] = {}
     holders: dict[str, list[Place]] = {}
     for place in dict.fromkeys(places):
@@ -85,12 +90,16 @@ def owned(names: Iterable[str], places: Iterable[Place]) -> dict[Place, list[str
         for each in set(place.within):
             holders.setdefault(each, []).append(place)
     found: dict[Place, list[str]] = {}
+    compared = 0
     for name in names:
         at: dict[str, int] = {}
         for number, part in enumerate(name.split("/")[:-1]):
             at.setdefault(part, number)
         claims = [claim for part in at for claim in _claims(part, at, layers)]
         claims = claims or [claim for part in at for claim in _claims(part, at, holders)]
+        compared += len(claims)
+        if compared > CLAIMS_MAX:
+            raise ValueError("too many layers of a nested model have one name")
         best = max((claim for claim, _ in claims), default=None)
         for claim, place in claims:
             if claim == best:
