@@ -14,9 +14,11 @@ from worker.config import PreviousModel, Settings
 from worker.core.slots import HoldsStates
 from worker.core.types import ModelLabel
 from worker.errors import ConfigError, InputChanged, ModelNotStreamable, printable
+from worker.model.buffered import BUFFER_CLASS
 from worker.model.early_decisions import promised_threshold, smallest_promise
 from worker.model.engines import operations_of, stepper_for, verify_engine
 from worker.model.load import load_program
+from worker.model.precision import note
 from worker.model.program import StepProgram
 from worker.model.published import with_readout
 from worker.model.readout import Readout
@@ -141,6 +143,9 @@ def _served(
             f"{setting} = {length}: the calibration of {path} forecasts step {program.timesteps}",
             f"leave {setting} at 0, or remove the calibration",
         )
+    stepped = all(node.class_name != BUFFER_CLASS for node in program.nodes)
+    if stepped and (precision := note(program.keras_precision)):
+        log.warning("model %s: %s", path.name, precision)
     log.info("model %s (%s): %s", path.name, program.fingerprint[:8], readout.describe())
     return ServedModel(program, stepper, readout, length)
 

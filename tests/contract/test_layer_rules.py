@@ -1,7 +1,7 @@
 """The contract of every layer rule, one by one: a layer that is stepped is the layer on every prefix.
 
-One verifier for all rules and engines: prefixes against the float64 evaluation, rows at different steps, rows of
-garbage, state through bytes, and any split into batches. A rule without an entry here fails.
+One verifier for all rules and engines, that of the random graphs (tests/unit/model/verifier.py). A rule without an
+entry here fails.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ import pytest
 
 from tests.unit.model.random_grid import RandomGrid
 from tests.unit.model.random_model import PLAIN, TIMESTEPS, RandomModel
-from worker.model.contract import drawn_samples, largest_difference
+from tests.unit.model.verifier import Verifier
+from worker.model.contract import drawn_samples
 from worker.model.engines import stepper_for
 from worker.model.program import StepProgram
 from worker.model.rules.table import RULES
-from worker.ports import Stepper
 
 ENGINES = ("numpy", "tensorflow")
 STREAMS, WIDTH = 4, 3
-TOLERANCE = 1e-6
-"""Relative to numbers of the size of one."""
 
 Build = Callable[[RandomModel, Any], Any]
 """(model, its input) → a value."""
@@ -238,7 +236,9 @@ def test_a_layer_that_is_stepped_is_the_layer_on_every_prefix(build, engine):
     program = compiled(build)
     samples = drawn_samples(program, STREAMS, TIMESTEPS, np.random.default_rng(1), masked=0.3)
 
-    Verifier(program, stepper_for(program, engine), samples).verify()
+    verifier = Verifier(program, stepper_for(program, engine), samples)
+    verifier.verify()
+    verifier.verify_other_batches()
 
 
 @pytest.mark.parametrize("build", KERNEL_CASES)
@@ -246,83 +246,6 @@ def test_a_layer_that_the_kernel_steps_is_the_layer_on_every_prefix(build):
     program = compiled(build)
     samples = drawn_samples(program, STREAMS, TIMESTEPS, np.random.default_rng(1))
 
-    Verifier(program, stepper_for(program, "kernel"), samples).verify()
-
-
-class Verifier:
-    """The contract, for any program and engine; `samples` (N, T, F)."""
-
-    def __init__(self, program: StepProgram, engine: Stepper, samples: np.ndarray) -> None:
-        self.program, self.engine, self.samples = program, engine, samples
-        self.streams, self.steps, _ = samples.shape
-        with np.errstate(all="ignore"):
-            self.whole = program.whole(samples)
-        self.begun = program.exact_from - 1
-
-    def verify(self) -> None:
-        assert self.whole.shape == (self.streams, self.steps, self.program.outputs)
-        self.a_prefix_does_not_depend_on_what_follows()
-        one_by_one = self.stepped([[(stream, step)] for step in range(self.steps) for stream in range(self.streams)])
-        self.same(one_by_one, self.whole)
-        by_step = [[(stream, step) for stream in range(self.streams)] for step in range(self.steps)]
-        self.same(self.stepped(by_step), self.whole)
-        self.same(self.stepped([[each for batch in by_step for each in batch]]), self.whole)
-        self.any_split_and_order_of_streams_gives_the_same()
-        self.rows_of_garbage_do_not_reach_others(by_step)
-        self.rows_that_are_not_in_the_batch_stay_as_they_are()
-
-    def stepped(self, batches: list[list[tuple[int, int]]], garbage: float | None = None) -> np.ndarray:
-        """Logits (N, T, K) of batches of (stream, step), the state through bytes between them.
-
-        States begin as NaN: that of a first step is ignored. Where there is `garbage` a further stream of it is in each
-        batch.
-        """
-        states = np.full((self.streams + 1, self.program.state_size), np.nan, np.float32)
-        logits = np.full(self.whole.shape, np.nan, np.float32)
-        for number, batch in enumerate(batches):
-            slots = [stream for stream, _ in batch]
-            rows = [self.samples[stream, step] for stream, step in batch]
-            steps = [step + 1 for _, step in batch]
-            if garbage is not None:
-                slots, steps = [self.streams, *slots], [min(number, self.steps - 1) + 1, *steps]
-                rows = [np.full(self.program.features, garbage, np.float32), *rows]
-            states = np.frombuffer(states.tobytes(), np.float32).reshape(states.shape).copy()
-            answers = self.engine.step_batch(np.array(slots), np.array(rows), states, np.array(steps, np.int32))
-            assert answers.shape == (len(slots), self.program.outputs)
-            assert answers.dtype == states.dtype == np.float32
-            for (stream, step), answer in zip(batch, answers[-len(batch) :], strict=True):
-                logits[stream, step] = answer
-        return logits
-
-    def same(self, found: np.ndarray, wanted: np.ndarray) -> None:
-        assert largest_difference(found[:, self.begun :], wanted[:, self.begun :]) <= TOLERANCE
-
-    def a_prefix_does_not_depend_on_what_follows(self) -> None:
-        for length in range(self.begun + 1, self.steps + 1):
-            with np.errstate(all="ignore"):
-                prefix = self.program.whole(self.samples[:, :length])
-            assert largest_difference(prefix[:, self.begun :], self.whole[:, self.begun : length]) <= 1e-12
-
-    def any_split_and_order_of_streams_gives_the_same(self) -> None:
-        """Streams at different steps share batches, and some have several samples in one."""
-        for seed in range(3):
-            random = np.random.default_rng(seed)
-            order = random.permutation(np.repeat(np.arange(self.streams), self.steps)).tolist()
-            seen = dict.fromkeys(order, 0)
-            records = []
-            for stream in order:
-                records.append((stream, seen[stream]))
-                seen[stream] += 1
-            cuts = np.sort(random.choice(len(records), 6, replace=False)).tolist()
-            pairs = zip([0, *cuts], [*cuts, len(records)], strict=True)
-            self.same(self.stepped([records[start:end] for start, end in pairs if start < end]), self.whole)
-
-    def rows_of_garbage_do_not_reach_others(self, batches: list[list[tuple[int, int]]]) -> None:
-        for garbage in (np.nan, np.inf, 3e38):
-            self.same(self.stepped(batches, garbage), self.whole)
-
-    def rows_that_are_not_in_the_batch_stay_as_they_are(self) -> None:
-        states = np.full((3, self.program.state_size), 7, np.float32)
-        first = np.ones(1, np.int32)
-        self.engine.step_batch(np.array([1]), self.samples[:1, 0], states, first)
-        assert (states[[0, 2]] == 7).all()
+    verifier = Verifier(program, stepper_for(program, "kernel"), samples)
+    verifier.verify()
+    verifier.verify_other_batches()

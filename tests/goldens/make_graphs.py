@@ -23,7 +23,7 @@ from tests.goldens.writing import (
 MASK_VALUES = {"masked_recurrent": 0.0, "masked_average": -1.0, "masked_flatten": 0.0, "masked_per_step": 0.0}
 ALSO_HDF5 = (
     *("shared_layers", "nested_models", "masked_recurrent", "strided_windows", "normalisations"),
-    *("cells", "causal_attention", "masked_per_step"),
+    *("cells", "causal_attention", "masked_per_step", "head_behind_dropout"),
 )
 
 
@@ -252,6 +252,44 @@ def per_step(keras):
     return {each.__name__: (each, TIMESTEPS if each is one_per_step else None) for each in found}
 
 
+def taken_heads(keras):
+    """As `functional`: heads whose outputs other layers take."""
+    lay = keras.layers
+    every, head = {"return_sequences": True}, sigmoid_head(keras)
+
+    def head_of_a_head(x):
+        first = lay.Dense(2, activation="sigmoid")(lay.GRU(3)(x))
+        return [first, head(lay.Dropout(0.2)(first))]
+
+    def head_behind_dropout(x):
+        classes = lay.Activation("softmax")(lay.Dense(3)(lay.LSTM(3)(x)))
+        dropped = lay.Dropout(0.2)(classes)
+        return [dropped, head(classes, lay.GRU(2)(x)), classes]
+
+    def steps_of_a_head(x):
+        classes = lay.Dense(3, activation="softmax")(lay.LSTM(3, **every)(x))
+        return [classes, lay.TimeDistributed(lay.Dense(1, activation="sigmoid"))(lay.GRU(2, **every)(classes))]
+
+    def last_of_a_head(x):
+        first = lay.TimeDistributed(lay.Dense(2, activation="sigmoid"))(lay.GRU(3, **every)(x))
+        return [first, head(lay.LSTM(3)(first))]
+
+    def head_of_a_flattened_head(x):
+        first = lay.Dense(2, activation="sigmoid")(lay.Flatten()(lay.LSTM(2, **every)(x)))
+        return [first, head(first, lay.GRU(2)(x))]
+
+    def head_of_a_nested_head(x):
+        y = lay.Input((None, FEATURES))
+        first = lay.Dense(2, activation="sigmoid")(lay.GRU(3)(y))
+        inner = keras.Model(y, [first, lay.Dense(2, activation="softmax")(first)], name="inner")
+        first, classes = inner(x)
+        return [first, classes, head(lay.Add()([first, classes]))]
+
+    of_any_length = head_of_a_head, head_behind_dropout, steps_of_a_head, last_of_a_head, head_of_a_nested_head
+    steps = {**dict.fromkeys(of_any_length), head_of_a_flattened_head: TIMESTEPS}
+    return {each.__name__: (each, steps[each]) for each in steps}
+
+
 def models(keras):
     """Name → model, number of steps where it is fixed."""
     yield from functional_models(keras, functional(keras))
@@ -260,6 +298,7 @@ def models(keras):
         yield name, keras.Sequential([keras.layers.Input((steps, FEATURES)), *layers], name=name), steps
     yield from functional_models(keras, together(keras))
     yield from functional_models(keras, per_step(keras))
+    yield from functional_models(keras, taken_heads(keras))
 
 
 def functional_models(keras, functions):

@@ -41,6 +41,14 @@ def test_a_model_that_auto_cannot_step_by_the_kernel_is_told_with_the_reason(pat
     assert all("without branches" in notice for notice in notices)
 
 
+@pytest.mark.parametrize(("name", "warned"), [("mixed_bfloat16", True), ("float64", False)])
+def test_a_model_that_keras_computes_in_half_precision_is_served_with_a_warning(name, warned, caplog):
+    load_model(Settings(model={"path": str(TESTS / "goldens" / "precision" / f"{name}.keras")}))
+
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert any("Keras computes this file in bfloat16" in each for each in warnings) == warned
+
+
 @pytest.fixture
 def calibrated_prefix(tmp_path):
     """Settings of a model that has numbers of its own at each of its 6 steps, and of its calibration."""

@@ -26,6 +26,7 @@ from worker.model.engines import stepper_for, verify_engine
 from worker.model.files.reading import open_model_file
 from worker.model.load import check_timesteps, load_program
 from worker.model.npz import read_npz
+from worker.model.precision import TOLERANCES, note
 from worker.model.program import StepProgram
 from worker.model.published import published, stepped, with_readout
 from worker.model.readout import Readout
@@ -36,7 +37,7 @@ SEQUENCES = 16
 TIMESTEPS = 12
 """Of the comparison with Keras where neither the file nor the user fixes them."""
 KERAS_TOLERANCE = 1e-5
-"""Of a probability. Keras computes in float32 itself, in an order that depends on the machine."""
+"""Of a probability by Keras in float32. It computes in that itself, in an order that depends on the machine."""
 KERAS_SECONDS_MAX = 300
 
 
@@ -76,6 +77,8 @@ def check(
     check_timesteps(program, timesteps, model)
     samples = None if inputs is None else _read_inputs(inputs, program)
     _print_plan(console, program)
+    if mode == "step" and (precision := note(program.keras_precision)):
+        console.print(precision, soft_wrap=True)
     stepper = stepper_for(program)
     verification = verify_engine(program, stepper)
     other = "a float64 evaluation" if mode == "step" else "the same model on whole sequences"
@@ -212,9 +215,10 @@ def _compare_with_keras(
         f"largest difference from {generation}'s model.predict{per_step}, {SEQUENCES} sequences: {difference:.1e}",
         soft_wrap=True,
     )
-    if not difference <= KERAS_TOLERANCE:
+    allowed = TOLERANCES.get(program.keras_precision, KERAS_TOLERANCE)
+    if not difference <= allowed:
         raise ModelNotStreamable(
-            f"{model} differs from {generation} by {difference:.1e}, {KERAS_TOLERANCE:.0e} are allowed",
+            f"{model} differs from {generation} by {difference:.1e}, {allowed:.0e} are allowed",
             "do not serve it; report this output and the model's configuration",
         )
 

@@ -22,7 +22,9 @@ from worker.model.files.reading import open_model_file
 from worker.model.graph import stated_shapes
 from worker.model.heads import HEADS
 from worker.model.inputs import ModelInput, inputs_of, only_ids, split
+from worker.model.precision import FLOAT32, precision_of
 from worker.model.program import Node, StepProgram
+from worker.model.stateful import is_stateful
 from worker.model.tensorflow_import import importing_tensorflow
 from worker.model.training import keras_inputs, keras_model_inputs
 
@@ -42,6 +44,11 @@ def load_buffered(path: Path, timesteps: int | None = None) -> StepProgram:
     """
     with open_model_file(path) as file:
         configuration, stated = file.configuration, stated_shapes(file)
+    if is_stateful(configuration):
+        raise ModelNotStreamable(
+            f"{path} is stateful, and buffer mode runs whole sequences",
+            "build the model without stateful, give it these weights, and save it with model.save('model.keras')",
+        )
     # Before Keras takes its time, which reads some old files with other shapes; what inputs of ids are, it must tell.
     if stated and all(shape is not None for _, shape in stated) and "Embedding" not in json.dumps(configuration):
         inputs_of(str(path), stated, {})
@@ -63,6 +70,7 @@ def load_buffered(path: Path, timesteps: int | None = None) -> StepProgram:
         activation=activation,
         fingerprint=_fingerprint(configuration, weights, int(length)),
         evaluate=_evaluation(path, model, inputs, fixed),
+        keras_precision=precision_of(configuration),
     )
 
 
@@ -76,6 +84,7 @@ def buffered_program(
     activation: str,
     fingerprint: str,
     evaluate: Evaluate,
+    keras_precision: str = FLOAT32,
 ) -> StepProgram:
     """State: the samples so far, (T, F) floats. Logits are 0 where nothing is evaluated."""
     features = sum(each.width for each in inputs)
@@ -118,6 +127,7 @@ def buffered_program(
         exactness="prefix" if every_prefix else "end",
         fingerprint=fingerprint,
         computed_from=1 if every_prefix else timesteps,
+        keras_precision=keras_precision,
     )
 
 

@@ -20,6 +20,7 @@ from worker.model.files.weights import Array
 from worker.model.graph import INPUT, Graph, Origin, Place, read_graph
 from worker.model.heads import could_be_buffered, heads_of
 from worker.model.masks import check_mask, masks_of, passes_mask
+from worker.model.precision import precision_of
 from worker.model.program import ALWAYS, Node, StepProgram, Wiring
 from worker.model.rules.context import OR_BUFFER, Layer
 from worker.model.rules.positions import at_each_position
@@ -35,6 +36,7 @@ from worker.model.rules.table import (
     SHAPED,
 )
 from worker.model.schedule import Schedule
+from worker.model.stateful import check_calls, check_one_step_a_call, is_stateful
 from worker.model.together import NEXT, PADDED, check_alike, finished, unfinished
 from worker.model.value import Value
 
@@ -45,11 +47,17 @@ STATE_FLOATS_MAX = 1 << 20
 def compile_model(file: ModelFile, timesteps: int | None = None) -> StepProgram:
     """Raises ModelNotStreamable naming the layer, the reason and the way out."""
     graph = read_graph(file)
+    stateful = is_stateful(file.configuration)
+    if stateful:
+        check_calls(graph)
+        if graph.timesteps == 1:
+            check_one_step_a_call(graph)
+            graph.timesteps = None
     compiler = _Compiler(file, graph, graph.timesteps or timesteps)
     try:
         return compiler.program()
     except ModelNotStreamable as error:
-        if could_be_buffered(graph) or not error.hint.endswith(OR_BUFFER):
+        if (could_be_buffered(graph) and not stateful) or not error.hint.endswith(OR_BUFFER):
             raise
         raise ModelNotStreamable(error.message, error.hint.removesuffix(OR_BUFFER)) from error
 
@@ -66,13 +74,19 @@ class _Compiler:
         shape = graph.inputs[0].shape if len(graph.inputs) == 1 else None
         self._values: dict[int, Value] = {INPUT: Value(INPUT, self._features, "sequence", shape=shape)}
         self._origins: dict[int, Origin] = {}
-        self._heads, self._activations = heads_of(graph)
+        self._heads = heads_of(graph)
+        self._logits: dict[int, Value] = {}
+        """Of the heads whose value other layers take."""
 
     def program(self) -> StepProgram:
         """Place after place, then the whole."""
         for number, place in enumerate(self._graph.places, 1):
             self._values[number] = self._placed(number, place)
-        outputs = [self._values[each] for each in self._graph.outputs]
+            if number in self._heads.taken:
+                self._logits[number] = self._values[number]
+                self._values[number] = self._activated(place, self._logits[number], self._heads.places[number])
+        heads = zip(self._heads.outputs, self._graph.outputs, strict=True)
+        outputs = [self._logits.get(head, self._values[output]) for (head, _), output in heads]
         for output in outputs:
             self._check_end(output)
         if {output.kind for output in outputs} >= {"sequence", "end"}:
@@ -93,7 +107,7 @@ class _Compiler:
             inputs=self._graph.inputs,
             timesteps=self._steps,
             nodes=tuple(self._nodes),
-            activations=self._activations,
+            activations=[name for _, name in self._heads.outputs],
             exactness="end" if any(output.kind == "end" for output in outputs) else "prefix",
             fingerprint=self._fingerprint(),
             wiring=self._wiring,
@@ -101,6 +115,7 @@ class _Compiler:
             exact_from=exact_from,
             computed_from=1 if any(output.kind == "end" for output in outputs) else None,
             one_output_per_step=any(output.kind == "sequence" for output in outputs),
+            keras_precision=precision_of(self._file.configuration),
         )
         if program.state_size > STATE_FLOATS_MAX:
             raise ModelNotStreamable(
@@ -122,7 +137,7 @@ class _Compiler:
         if value is not None:
             return value
         layer.weights = self._weights(place)
-        if number in self._heads and layer.class_name == "Dense":
+        if number in self._heads.places and layer.class_name == "Dense":
             # Logits and outputs are published apart, so the program stops before the head's activation.
             layer.config["activation"] = "linear"
         value = finished(layer, inputs, self._steps, self._added)
@@ -131,7 +146,7 @@ class _Compiler:
             return value
         if layer.class_name in FLATTENING:
             return self._flattened(layer, inputs[0])
-        value = self._by_rule(layer, inputs, number in self._heads)
+        value = self._by_rule(layer, inputs, number in self._heads.places)
         if layer.class_name in ("Masking", "Embedding") and value.masks:
             self._origins[value.number] = (place.inputs[0], self._nodes[-1].mask_value or 0.0)
         return value
@@ -158,6 +173,11 @@ class _Compiler:
         node = at_each_position(layer, layer.shape or (), rule) if is_at_positions else rule(layer)
         self._used.extend(layer.weights)
         return self._added(layer, node, inputs)
+
+    def _activated(self, place: Place, logits: Value, name: str) -> Value:
+        """What other layers take of a head, of which the logits are published."""
+        activation = replace(place, class_name="Activation", config={"name": place.name, "activation": name}, mask=None)
+        return self._by_rule(self._layer(activation, [logits]), [logits], is_head=False)
 
     def _weights(self, place: Place) -> list[Array]:
         """Of a layer that is in two models the file may have them in one of the two only."""
@@ -249,9 +269,10 @@ class _Compiler:
         if output.kind in NEXT:
             reason, way_out = NEXT[output.kind]
             raise ModelNotStreamable(f"{self._file.path} ends too early: {reason}", way_out)
-        if output.shape is not None and output.kind != "sequence":
+        if output.shape is not None:
+            flattening = "TimeDistributed(Flatten())" if output.kind == "sequence" else "Flatten"
             raise ModelNotStreamable(
-                f"{self._file.path} gives more than one row of numbers", "end it with Flatten and Dense"
+                f"{self._file.path} gives more than one row of numbers", f"end it with {flattening} and Dense"
             )
         if output.kind == "flat":
             raise ModelNotStreamable(f"{self._file.path} ends with Flatten", "a classifier ends with Dense")

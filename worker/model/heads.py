@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 from worker.model.activations import activation_name
@@ -14,19 +14,29 @@ _OVER_TIME = (*FLATTENING, "GlobalAveragePooling1D", "GlobalMaxPooling1D", "Dot"
 """Layers that give one value of a sequence."""
 
 
-def heads_of(graph: Graph) -> tuple[set[int], list[str]]:
-    """The places whose activation turns logits into outputs, and for each output that activation, or linear."""
-    found = [_head(graph, output) for output in graph.outputs]
-    return {number for number, name in found if name != "linear"}, [name for _, name in found]
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """`outputs`: of each output the place that it is the value of, and the activation that makes it of its logits.
+
+    `places` are those with an activation; `taken` those of them whose value, activation included, other layers take.
+    """
+
+    outputs: tuple[tuple[int, str], ...]
+    places: dict[int, str]
+    taken: frozenset[int]
+
+
+def heads_of(graph: Graph) -> Heads:
+    """What is made of the logits that a graph ends in."""
+    outputs = tuple(_head(graph, output) for output in graph.outputs)
+    places = {number: name for number, name in outputs if name != "linear"}
+    taken = (_source(graph, each) for place in graph.places if not _is_ignored(place) for each in place.inputs)
+    return Heads(outputs, places, frozenset(places) & frozenset(taken))
 
 
 def _head(graph: Graph, output: int) -> tuple[int, str]:
-    consumers = Counter(each for place in graph.places for each in place.inputs)
-    while (
-        output != INPUT and graph.places[output - 1].class_name in IGNORED and len(graph.places[output - 1].inputs) == 1
-    ):
-        output = graph.places[output - 1].inputs[0]
-    if output == INPUT or consumers[output] > 1 or graph.outputs.count(output) > 1:
+    output = _source(graph, output)
+    if output == INPUT:
         return output, "linear"
     class_name, config = _distributed(graph.places[output - 1])
     if class_name == "Softmax" and config.get("axis", -1) in (-1, [-1]):
@@ -36,6 +46,17 @@ def _head(graph: Graph, output: int) -> tuple[int, str]:
     if (class_name in ("Dense", "Activation") or operation) and name in HEADS:
         return output, str(name)
     return output, "linear"
+
+
+def _source(graph: Graph, number: int) -> int:
+    """The value that this one is, but for layers that change nothing."""
+    while number != INPUT and _is_ignored(graph.places[number - 1]):
+        number = graph.places[number - 1].inputs[0]
+    return number
+
+
+def _is_ignored(place: Place) -> bool:
+    return place.class_name in IGNORED and len(place.inputs) == 1
 
 
 def _distributed(place: Place) -> tuple[str, dict[str, Any]]:
@@ -56,11 +77,11 @@ def could_be_buffered(graph: Graph) -> bool:
     return (
         is_layer_of_the_model
         and activation_name(head.config.get("activation")) in HEADS
-        and not _has_steps(graph)[graph.outputs[0]]
+        and not has_steps(graph)[graph.outputs[0]]
     )
 
 
-def _has_steps(graph: Graph) -> list[bool]:
+def has_steps(graph: Graph) -> list[bool]:
     """Of each value of a graph, whether there is one for each step, as far as the classes of layers tell."""
     found = [True]
     for place in graph.places:

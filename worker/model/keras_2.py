@@ -27,10 +27,11 @@ LAYERS = {
     *("Sequential", "Functional", "TimeDistributed", "ZeroPadding1D", "Bidirectional"),
     *("RNN", "LSTMCell", "GRUCell", "SimpleRNNCell", "StackedRNNCells"),
 }
-SHAPES = {"TensorShape", "__tuple__"}
+OTHERS = {"TensorShape", "__tuple__", "Policy"}
+"""Shapes, and in what precision a layer computes."""
 MODULES = {
     *(f"{root}{part}" for root in ("keras", "tf_keras") for part in ("", ".layers", ".src.engine.functional")),
-    *("keras.initializers", "keras.regularizers", "keras.constraints"),
+    *("keras.initializers", "keras.regularizers", "keras.constraints", "keras.mixed_precision"),
 }
 """What may be named as the home of a class; those of initializers and the like are looked up there by capital names."""
 
@@ -46,7 +47,7 @@ def load_by_keras_2(path: Path, architecture: Path | None = None) -> Any:
         import tf_keras
 
     training = (tf_keras.initializers, tf_keras.regularizers, tf_keras.constraints)
-    known = LAYERS | SHAPES | {name for module in training for name in vars(module) if name[:1].isupper()}
+    known = LAYERS | OTHERS | {name for module in training for name in vars(module) if name[:1].isupper()}
     with path.open("rb") as file:
         is_zip = file.read(len(ZIP)) == ZIP
     configuration, _, content = read_zip(path) if is_zip else read_hdf5(path, architecture)

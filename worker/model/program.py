@@ -15,6 +15,7 @@ from worker.core.types import Float32Array, Int32Array
 from worker.model.activations import sigmoid, softmax
 from worker.model.inputs import ModelInput
 from worker.model.kernel.operations import KernelOp
+from worker.model.precision import FLOAT32
 from worker.model.schedule import Schedule
 
 ALWAYS = Schedule()
@@ -125,12 +126,14 @@ class StepProgram:
         exact_from: int = 1,
         computed_from: int | None = None,
         one_output_per_step: bool = False,
+        keras_precision: str = FLOAT32,
     ) -> None:
         """Without `wiring` the nodes are a chain; `output_values` are the values whose columns are the logits.
 
         `activations`: of each of the output values, what makes it of its logits.
         `exact_from`: the first step at which there is anything to be exact. `computed_from`: the first one whose logits
         say anything; by default the same. `one_output_per_step`: the model was trained on an answer of each step's own.
+        `keras_precision`: what Keras computes the file in.
         """
         self.name = name
         self.features = features
@@ -143,6 +146,7 @@ class StepProgram:
         self.exact_from = exact_from
         self.computed_from = exact_from if computed_from is None else computed_from
         self.one_output_per_step = one_output_per_step
+        self.keras_precision = keras_precision
         self.fingerprint = fingerprint
         self.mask_values = tuple(node.mask_value for node in nodes if node.mask_value is not None)
         """What the `Masking` layers look for."""

@@ -78,12 +78,35 @@ def predict(
     so on. NaN where Keras has no output. Imports TensorFlow.
     """
     model = (load_by_keras_2 if package == KERAS_2 else _load_by_keras_3)(path, architecture)
-    inputs, _ = keras_model_inputs(path, model)
-    found = model.predict(keras_inputs(model, split(features, inputs)), verbose=0)
+    inputs, timesteps = keras_model_inputs(path, model)
+    rows, *_ = model.inputs[0].shape
+    if rows is None:
+        return _predicted(model, features, inputs, None)
+    # A file that fixes the size of a batch takes no other.
+    found = []
+    for start in range(0, len(features), rows):
+        batch = features[start : start + rows]
+        padded = np.concatenate([batch, np.repeat(batch[-1:], rows - len(batch), axis=0)])
+        _reset_states(model)
+        at = [padded] if timesteps != 1 else [padded[:, step : step + 1] for step in range(padded.shape[1])]
+        found.append(np.concatenate([_predicted(model, each, inputs, rows) for each in at], axis=1)[: len(batch)])
+    return np.concatenate(found)
+
+
+def _predicted(model: Any, features: Float32Array, inputs: Sequence[ModelInput], rows: int | None) -> Float32Array:
+    found = model.predict(keras_inputs(model, split(features, inputs)), batch_size=rows, verbose=0)
     if isinstance(found, dict):
         found = [found[key] for key in sorted(found)]
     outputs = found if isinstance(found, list | tuple) else [found]
     return np.concatenate([by_step(np.asarray(each, np.float32), features.shape[1]) for each in outputs], axis=-1)
+
+
+def _reset_states(layer: Any) -> None:
+    """Of a layer, or of all in a model: stateful ones begin anew."""
+    for inner in getattr(layer, "layers", ()):
+        _reset_states(inner)
+    if getattr(layer, "stateful", False) and not hasattr(layer, "layers"):
+        (layer.reset_state if hasattr(layer, "reset_state") else layer.reset_states)()
 
 
 def _load_by_keras_3(path: Path, architecture: Path | None) -> Any:

@@ -336,3 +336,23 @@ def test_of_one_output_per_step_every_step_is_compared_with_keras(cli, monkeypat
 
     assert ended.code == code
     assert "model.predict at every step" in ended.out
+
+
+@pytest.mark.parametrize("wrong_by", [0.0, 1e-3, 1e-2])
+def test_a_file_in_half_precision_is_compared_by_the_tolerance_of_that(cli, monkeypatch, wrong_by):
+    path = GOLDENS / "precision" / "mixed_float16.keras"
+    if wrong_by:
+        program = load_program(path)
+        monkeypatch.setattr(
+            check,
+            "_predicted_by_keras",
+            lambda _model, x, _package: check.published(program, stepper_for(program), x)[0] + np.float32(wrong_by),
+        )
+    ended = cli("check", str(path))
+
+    assert (
+        "computed in float32; Keras computes this file in float16: differences of about 1e-3 are expected" in ended.out
+    )
+    assert ended.code == (2 if wrong_by > 2e-3 else 0), ended.err
+    assert ("differs from Keras 3 by 1.0e-02, 2e-03 are allowed" in ended.err) == (wrong_by > 2e-3)
+    assert "largest difference from Keras 3's model.predict" in ended.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tests.unit.model.random_grid import RandomGrid
@@ -9,14 +10,23 @@ from tests.unit.model.random_model import MERGES, TIMESTEPS, RandomModel
 from worker.model.program import StepProgram
 
 
+@dataclass(frozen=True, slots=True)
+class RandomGraph:
+    """`parts`: what is in it besides the classes of its layers; `alone`: of several outputs each, compiled without the
+    others, which leaves its numbers as they are."""
+
+    program: StepProgram
+    parts: set[str]
+    alone: list[StepProgram]
+
+
 def random_program(seed: int) -> StepProgram:
     """A model that can be stepped, with sigmoid or softmax heads."""
-    return random_graph(seed)[0]
+    return random_graph(RandomModel(seed), 3).program
 
 
-def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
-    """The same, and what is in it besides the classes of its layers."""
-    model = RandomModel(seed)
+def random_graph(model: RandomModel, blocks: int) -> RandomGraph:
+    """So many parts of some layers each are added to the empty model, and then an end."""
     chance = model.random
     value, width = model.input, model.features
     model.keras_major = chance.choice((2, 3, 3))
@@ -28,7 +38,8 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
         value, width, static = with_another_input(model, value, width)
     if static is None and chance.random() < 0.32:
         value, width, static = with_grids(model, value, width)
-    for _ in range(chance.randint(1, 4)):
+    begun = value, width
+    for _ in range(blocks):
         kind = chance.random()
         if chance.random() < 0.7:
             value = model.elementwise(value, width)
@@ -51,8 +62,10 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
         else:
             value = model.elementwise(value, width)
     if not model.steps_of(value):
-        value, width = model.input, model.features
-    return model.program(end(model, value, width, static)), model.parts
+        value, width = begun
+    output = end(model, value, width, static)
+    alone = [model.program(each) for each in output] if isinstance(output, list) else []
+    return RandomGraph(model.program(output), model.parts, alone)
 
 
 def with_another_input(model: RandomModel, value: Any, width: int) -> tuple[Any, int, Any]:
@@ -93,7 +106,7 @@ def end(model: RandomModel, value: Any, width: int, static: Any) -> Any:
         last, more = model.summary(value, width)
         beside, width = static
         return head(model, model.add("Concatenate", [last, beside], []), more + width)
-    if model.random.random() < 0.25:
+    if model.random.random() < 0.3:
         return one_per_step(model, value, width)
     if model.fixed and model.random.random() < 0.7 and model.steps_of(value):
         return flattened(model, value, width)
@@ -110,9 +123,11 @@ def one_per_step(model: RandomModel, value: Any, width: int) -> Any:
         config = {"units": units, "activation": "sigmoid"}
         inner = {"class_name": "Dense", "config": config}
         return model.add("TimeDistributed", [value], [model.array(width, units), model.array(units)], layer=inner)
+    if model.random.random() < 0.35:
+        return taken(model, value, width, every=model.random.random() < 0.5)
     if model.random.random() < 0.6:
         model.parts.add("one output per step and one of the sequence")
-        return [one_head(model, value, width), one_head(model, *model.summary(value, width))]
+        return [one_head(model, value, width)[0], one_head(model, *model.summary(value, width))[0]]
     return head(model, value, width)
 
 
@@ -160,14 +175,44 @@ def head(model: RandomModel, value: Any, width: int) -> Any:
     """One, or a list of several."""
     if model.random.random() < 0.3:
         value, width = model.dense(value, width, 3, outside=True), 3
-    if model.random.random() < 0.15:
+    kind = model.random.random()
+    if kind < 0.15:
         model.parts.add("several heads")
-        return [one_head(model, value, width) for _ in range(model.random.randint(2, 3))]
-    return one_head(model, value, width)
+        return [one_head(model, value, width)[0] for _ in range(model.random.randint(2, 3))]
+    if kind < 0.35:
+        return taken(model, value, width)
+    return one_head(model, value, width)[0]
 
 
-def one_head(model: RandomModel, value: Any, width: int) -> Any:
+def taken(model: RandomModel, value: Any, width: int, every: bool | None = None) -> list[Any]:
+    """A head, at times behind Dropout, and one of what other layers make of it; `every`, of one at every step: whether
+    the other one is at every step, too."""
+    chance = model.random
+    first, units = one_head(model, value, width)
+    behind = model.add("Dropout", [first], [], rate=0.1) if chance.random() < 0.4 else first
+    model.parts.add("a head that other layers take" if behind == first else "a head behind Dropout that others take")
+    inner = chance.choice((first, behind))
+    if every is not None:
+        model.parts.add("a head at every step that other layers take")
+        inner, units = model.recurrent(inner, units, 2, every), 2
+    elif chance.random() < 0.3:
+        inner, units = model.add("Concatenate", [inner, value], []), units + width
+    outputs = [behind, one_head(model, inner, units)[0]]
+    if chance.random() < 0.3:
+        model.parts.add("an output twice")
+        outputs.append(chance.choice((first, behind)))
+    return outputs
+
+
+def one_head(model: RandomModel, value: Any, width: int) -> tuple[Any, int]:
+    """And its number of outputs; at times its activation is a layer of its own."""
     units = model.random.randint(1, 3)
     activation = "sigmoid" if units == 1 else model.random.choice(("sigmoid", "softmax"))
     weights = [model.array(width, units), model.array(units)]
-    return model.add("Dense", [value], weights, units=units, activation=activation)
+    if model.random.random() < 0.7:
+        return model.add("Dense", [value], weights, units=units, activation=activation), units
+    model.parts.add("a head whose activation is a layer")
+    logits = model.add("Dense", [value], weights, units=units)
+    if activation == "softmax":
+        return model.softmax(logits), units
+    return model.add("Activation", [logits], [], activation=activation), units

@@ -25,9 +25,12 @@ MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
 class RandomModel:
     """Layers are added to `(name, width)` values; `weights` by layer name."""
 
-    def __init__(self, seed: int, features: int | None = None, fixed: bool | None = None) -> None:
-        """What is not given is random: the number of features, and whether the file fixes that of steps."""
-        self.random = Random(seed)
+    def __init__(
+        self, seed: int, features: int | None = None, fixed: bool | None = None, random: Random | None = None
+    ) -> None:
+        """What is not given is random: the number of features, and whether the file fixes that of steps; `random`
+        draws the structure."""
+        self.random = random or Random(seed)
         self.weights: dict[str, list[np.ndarray]] = {}
         self._numbers = np.random.default_rng(seed)
         self._layers: list[dict[str, Any]] = []

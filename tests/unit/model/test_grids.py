@@ -167,6 +167,11 @@ def test_a_convolution_that_cannot_be_stepped_is_refused_in_one_line(model, conf
         ("GlobalAveragePooling1D", {}, "no step of 2 dimensions"),
         ("Reshape", {"target_shape": [3, 4]}, "another shape"),
         ("TimeDistributed", {"layer": {"class_name": "Conv2D", "config": {}}}, "not work on single steps"),
+        (
+            "Activation",
+            {"activation": "softmax"},
+            "end it with TimeDistributed(Flatten())",
+        ),
     ],
 )
 def test_other_layers_on_a_sequence_of_grids_are_refused_by_name(model, class_name, config, said):

@@ -7,6 +7,7 @@ attribute `weight_names` lists the arrays in order; `save_weights` leaves out `m
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import h5py
 
 from worker.model.files.json_text import json_object, read_bounded
 from worker.model.files.keras_zip import ROOTS, zip_weights
+from worker.model.files.low_rank import merged
 from worker.model.files.places import Place
 from worker.model.files.refusal import refused
 from worker.model.files.weights import Array, WeightReader, attribute
@@ -22,6 +24,8 @@ from worker.model.files.weights import Array, WeightReader, attribute
 NAMES_MAX = 4096
 """Arrays of one nested model, which has all its layers in one group."""
 NAME_CHUNKS_MAX = 64
+CLAIMS_MAX = 1 << 17
+"""Of layers on arrays of one nested model, by parts of the arrays' names; without repeated names it is one an array."""
 
 
 def read_hdf5(path: Path, architecture: Path | None = None) -> tuple[dict[str, Any], Any, Any]:
@@ -47,20 +51,79 @@ def architecture_of_weights(path: Path, architecture: Path | None = None) -> dic
         return None if "model_config" in content.attrs else configuration
 
 
-def hdf5_weights(reader: WeightReader, content: Any, place: Place) -> list[Array]:
-    """The arrays of one layer, none where the file has none."""
-    if "model_weights" not in content and any(root in content for root in ROOTS):
-        return zip_weights(reader, content, place)
-    layer = place.steps[-1].name
-    root = reader.descend(content, "model_weights", layer) if "model_config" in content.attrs else content
-    if place.steps[0].name not in root:
-        return []
-    group = reader.descend(root, place.steps[0].name, layer)
-    names = _weight_names(group)
-    if len(place.steps) > 1:
-        # The arrays of a nested model lie together; which layer one belongs to is part of its name.
-        names = [name for name in names if layer in name.split("/")[:-1]]
-    return reader.arrays(group, names, layer)
+class Hdf5Weights:
+    """The arrays of the layers of one file, `places`, by place."""
+
+    def __init__(self, reader: WeightReader, content: Any, places: Iterable[Place]) -> None:
+        self._reader, self._content = reader, content
+        self._places: dict[str, list[Place]] = {}
+        for place in places:
+            self._places.setdefault(place.steps[0].name, []).append(place)
+        self._owned: dict[str, dict[Place, list[str]]] = {}
+        """The names of a nested model's arrays, by the layer that each belongs to."""
+
+    def __call__(self, place: Place) -> list[Array]:
+        """The arrays of one layer, none where the file has none."""
+        content, reader = self._content, self._reader
+        if "model_weights" not in content and any(root in content for root in ROOTS):
+            return zip_weights(reader, content, place)
+        outer, layer = place.steps[0].name, place.steps[-1].name
+        root = reader.descend(content, "model_weights", layer) if "model_config" in content.attrs else content
+        if outer not in root:
+            return []
+        group = reader.descend(root, outer, layer)
+        if len(place.steps) == 1:
+            names = _weight_names(group)
+        else:
+            # The arrays of a nested model lie together; which layer one belongs to is part of its name.
+            if outer not in self._owned:
+                self._owned[outer] = owned(_weight_names(group), self._places[outer])
+            names = self._owned[outer].get(place, [])
+        arrays = reader.arrays(group, names, layer)
+        try:
+            return merged(names, arrays, place.lora_alpha)
+        except ValueError as error:
+            way_out = "save the model with model.save('model.keras'), which merges it"
+            raise reader.refused(layer, str(error), way_out) from error
+
+
+def owned(names: Iterable[str], places: Iterable[Place]) -> dict[Place, list[str]]:
+    """The names of arrays by the layer that each belongs to: the one whose name is in it, after those of the models
+    around it, of all of them, and before others. Models that Keras 3 saved and loaded name only what a layer holds.
+
+    Raises ValueError where too many layers have the names that are in those of arrays.
+    """
+    layers: dict[str, list[Place]] = {}
+    holders: dict[str, list[Place]] = {}
+    for place in dict.fromkeys(places):
+        layers.setdefault(place.steps[-1].name, []).append(place)
+        for each in set(place.within):
+            holders.setdefault(each, []).append(place)
+    found: dict[Place, list[str]] = {}
+    compared = 0
+    for name in names:
+        at: dict[str, int] = {}
+        for number, part in enumerate(name.split("/")[:-1]):
+            at.setdefault(part, number)
+        claims = [claim for part in at for claim in _claims(part, at, layers)]
+        claims = claims or [claim for part in at for claim in _claims(part, at, holders)]
+        compared += len(claims)
+        if compared > CLAIMS_MAX:
+            raise ValueError("too many layers of a nested model have one name")
+        best = max((claim for claim, _ in claims), default=None)
+        for claim, place in claims:
+            if claim == best:
+                found.setdefault(place, []).append(name)
+    return found
+
+
+def _claims(
+    part: str, at: dict[str, int], layers: dict[str, list[Place]]
+) -> Iterator[tuple[tuple[int, int, int], Place]]:
+    """What speaks for each layer of the name `part`, where the parts of an array's name are `at`."""
+    for place in layers.get(part, ()):
+        around = [at.get(step.name, len(at)) < at[part] for step in place.steps[:-1]]
+        yield (around.count(True), -around.count(False), -at[part]), place
 
 
 def architecture_path(weights: Path) -> Path:

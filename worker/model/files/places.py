@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,16 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The way from the outermost model to a layer; `cells` are the classes of stacked cells, in order."""
+    """The way from the outermost model to a layer; `cells` are the classes of stacked cells, in order.
+
+    `within` are the names of the layer or cells that it holds; `lora_alpha` divided by their rank is the scale of
+    low-rank updates of its weights, 1 where it does not say.
+    """
 
     steps: tuple[Step, ...]
     cells: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
+    lora_alpha: float | None = None
 
     @property
     def class_name(self) -> str:
@@ -75,7 +82,7 @@ def _visit(
         name = _name(entry, config, class_name)
         steps = (*above, Step(name, class_name, numbers[class_name]))
         numbers[class_name] += 1
-        place = Place(steps, _cells(config))
+        place = Place(steps, _cells(config), tuple(_within(config)), _lora_alpha(config))
         full = "/".join(step.name for step in steps)
         if full in found or len(found) >= LAYERS_MAX:
             raise ValueError(f"two layers are called {full[:60]!r}" if full in found else "it has too many layers")
@@ -96,3 +103,24 @@ def _cells(config: Any) -> tuple[str, ...]:
     inside = cell.get("config") if isinstance(cell, dict) else None
     cells = inside.get("cells") if isinstance(inside, dict) else None
     return tuple(str(each.get("class_name")) for each in cells or [] if isinstance(each, dict))
+
+
+def _within(config: Any) -> Iterator[str]:
+    """At any depth: `RNN` holds `StackedRNNCells`, which hold cells. Nesting is bounded by the JSON's."""
+    held = [config.get(key) for key in ("layer", "cell")] if isinstance(config, dict) else []
+    cells = config.get("cells") if isinstance(config, dict) else None
+    for each in [*held, *(cells if isinstance(cells, list) else [])]:
+        inner = each.get("config") if isinstance(each, dict) else None
+        if isinstance(inner, dict):
+            yield str(inner.get("name"))
+            yield from _within(inner)
+
+
+def _lora_alpha(config: Any) -> float | None:
+    """Of a layer or of the one that it distributes."""
+    inner = config.get("layer") if isinstance(config, dict) else None
+    for each in (config, inner.get("config") if isinstance(inner, dict) else None):
+        alpha = each.get("lora_alpha") if isinstance(each, dict) else None
+        if isinstance(alpha, int | float):
+            return alpha
+    return None

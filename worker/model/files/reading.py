@@ -11,10 +11,11 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from worker.model.files.keras_hdf5 import hdf5_weights, read_hdf5
+from worker.model.files.keras_hdf5 import Hdf5Weights, read_hdf5
 from worker.model.files.keras_zip import read_zip, zip_weights
 from worker.model.files.legacy import keras_3_vocabulary, plain_weights
 from worker.model.files.places import places_of
@@ -63,23 +64,22 @@ def open_model_file(path: Path, architecture: Path | None = None) -> Iterator[Mo
         configuration, version, content = read_zip(path) if is_zip else read_hdf5(path, architecture)
     with closing(content):
         with damage_refused(path):
-            file = _keras_file(path, configuration, _major(version), zip_weights if is_zip else hdf5_weights, content)
+            file = _keras_file(path, configuration, _major(version), is_zip, content)
         yield file
 
 
-def _keras_file(
-    path: Path, configuration: dict[str, Any], keras_major: int, find: Callable[..., list[Array]], content: Any
-) -> ModelFile:
+def _keras_file(path: Path, configuration: dict[str, Any], keras_major: int, is_zip: bool, content: Any) -> ModelFile:
     vocabulary = keras_3_vocabulary(path, configuration, keras_major)
     places = places_of(configuration)
     reader = WeightReader(path)
+    find = partial(zip_weights, reader, content) if is_zip else Hdf5Weights(reader, content, places.values())
 
     def weights(name: str, class_name: str, k: int) -> list[Array]:
         del class_name, k
         if name not in places:
             return []
         with damage_refused(path):
-            return plain_weights(places[name].class_name, find(reader, content, places[name]))
+            return plain_weights(places[name].class_name, find(places[name]))
 
     return ModelFile(path, vocabulary, keras_major, weights)
 

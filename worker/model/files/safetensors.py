@@ -11,14 +11,14 @@ import numpy as np
 
 from worker.model.files.json_text import JSON_BYTES_MAX, json_object
 from worker.model.files.refusal import refused
-from worker.model.files.weights import Array, WeightReader
+from worker.model.files.weights import Array, WeightReader, from_bfloat16
 
 LENGTH_BYTES = 8
 TENSORS_MAX = 4096
 DIMENSIONS_MAX = 8
 WAY_OUT = "write it again with safetensors.torch.save_file(model.state_dict(), path)"
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-"""Of weights; a bfloat16 is the upper half of a float32."""
+"""Of weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def read_tensor(path: Path, reader: WeightReader, name: str, tensor: Tensor) -> 
         content = file.read(tensor.size)
     values: Any = np.frombuffer(content, _DTYPES[tensor.dtype])
     if tensor.dtype == "BF16":
-        values = (values.astype(np.uint32) << 16).view(np.float32)
+        values = from_bfloat16(values)
     return reader.checked(values.reshape(tensor.shape), name)
 
 
