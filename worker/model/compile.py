@@ -320,20 +320,23 @@ def _distributed(layer: Layer) -> Layer:
 _IRRELEVANT = ("name", "trainable", "dtype", "batch_shape", "batch_input_shape", "build_config", "seed", "rate")
 
 
-_LAYERS_WITHIN = ("layer", "cell", "cells")
+_HELD_BY_LAYERS = ("layer", "cell", "cells", "activation", "recurrent_activation")
 
 
 def _essential(config: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: _essential_within(value) if key in _LAYERS_WITHIN else value
+        key: _essential_within(value) if key in _HELD_BY_LAYERS else value
         for key, value in config.items()
         if key not in _IRRELEVANT and not key.endswith(("_initializer", "_regularizer", "_constraint"))
     }
 
 
 def _essential_within(value: Any) -> Any:
-    """Of the layer, cell or list of cells that a layer holds."""
+    """Of what a layer holds: a layer, a cell, a list of cells, an activation."""
     if isinstance(value, list):
         return [_essential_within(each) for each in value]
     config = value.get("config") if isinstance(value, dict) else None
-    return {**value, "config": _essential(config)} if isinstance(config, dict) else value
+    if not isinstance(config, dict):
+        return value
+    # The number is another one each time that the model is saved.
+    return {key: each for key, each in value.items() if key != "shared_object_id"} | {"config": _essential(config)}

@@ -11,8 +11,8 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any
 
-from worker.model.activations import activation
 from worker.model.program import Node
+from worker.model.rules.activation import activation
 from worker.model.rules.attention import attention_pooling
 from worker.model.rules.cells import layers_of_cells
 from worker.model.rules.context import OR_BUFFER, Layer, weighted
@@ -50,7 +50,7 @@ def unfinished(layer: Layer, inputs: list[Value]) -> Value | None:
     if layer.class_name == "ZeroPadding1D":
         zeros = zeros_before(layer)
         return replace(inputs[0], kind=PADDED, padding=inputs[0].padding + zeros) if zeros else inputs[0]
-    if layer.class_name == "Softmax" and kinds == ["sequence"] and layer.shape is None and axis in (1, -2, [1], [-2]):
+    if layer.class_name == "Softmax" and kinds == ["sequence"] and _is_over_time(layer):
         _check_unmasked(layer, inputs)
         return replace(inputs[0], kind=WEIGHTS)
     if layer.class_name == "Multiply" and sorted(kinds) == ["sequence", WEIGHTS]:
@@ -92,6 +92,10 @@ def _cells(layer: Layer, value: Value, add: Add) -> Value:
     for inner in layers_of_cells(layer):
         value = add(inner, RULES[inner.class_name](inner), [value])
     return value
+
+
+def _is_over_time(layer: Layer) -> bool:
+    return not layer.is_distributed and layer.shape is None and layer.config.get("axis", -1) in (1, -2, [1], [-2])
 
 
 def _check_unmasked(layer: Layer, inputs: list[Value]) -> None:
@@ -143,7 +147,7 @@ def _dense_of_parts(layer: Layer, parts: tuple[Value, ...], steps: int | None, a
         one = replace(each, class_name="Dense", config=config, weights=[kernel[first : first + count]])
         products.append(add(one, RULES["Dense"](one), [part]))
         first += count
-    function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
+    function = activation(layer, rank=2)
     whole = replace(layer, kind="end", timesteps=steps)
 
     def together(xp: Any, values: Any) -> Any:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from worker.model.activations import activation
 from worker.model.files.weights import WAY_OUT
 from worker.model.program import Node
+from worker.model.rules.activation import activation
 from worker.model.rules.context import OR_BUFFER, Layer, shown, weighted
 from worker.model.schedule import Schedule
 
@@ -31,7 +31,7 @@ def conv1d(layer: Layer) -> Node:
     _check_window(layer, size, dilation)
     kernel, bias = weighted(layer, [(size, layer.width, filters)], (filters,))
     rows = kernel.reshape(size * layer.width, filters)
-    function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
+    function = activation(layer)
 
     def answer(xp: Any, window: Any) -> Any:
         return function(xp, xp.reshape(window, (-1, len(rows))) @ rows + bias)
@@ -47,7 +47,7 @@ def depthwise_conv1d(layer: Layer) -> Node:
     filters = layer.width * multiplier
     _check_window(layer, size, dilation)
     kernel, bias = weighted(layer, [(size, layer.width, multiplier)], (filters,))
-    function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
+    function = activation(layer)
 
     def answer(xp: Any, window: Any) -> Any:
         return function(xp, _each_feature(xp, window, kernel) + bias)
@@ -65,7 +65,7 @@ def separable_conv1d(layer: Layer) -> Node:
     between = layer.width * _whole(layer, "depth_multiplier")
     shapes: list[tuple[int, ...]] = [(size, layer.width, between // layer.width), (1, between, filters)]
     depthwise, pointwise, bias = weighted(layer, shapes, (filters,))
-    function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
+    function = activation(layer)
 
     def answer(xp: Any, window: Any) -> Any:
         return function(xp, _each_feature(xp, window, depthwise) @ pointwise[0] + bias)

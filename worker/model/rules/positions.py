@@ -20,7 +20,7 @@ def at_each_position(layer: Layer, shape: tuple[int, ...], rule: Callable[[Layer
     last = len(shape) + (layer.kind == "sequence" and not layer.is_distributed)
     if layer.config.get("axis", -1) not in (-1, last, [-1], [last]):
         raise layer.refused("its axis is not the last one", "build the model with axis=-1")
-    inner = rule(replace(layer, config={**layer.config, "axis": -1}, width=shape[-1], shape=None))
+    inner = rule(replace(layer, config={**layer.config, "axis": -1}, width=shape[-1], shape=None, is_at_positions=True))
     positions = prod(shape[:-1])
     width = positions * inner.width
 

@@ -1,0 +1,60 @@
+"""Writes golden files of activations and operators; `python -m tests.goldens.make_functions`.
+
+As make_graphs.py; nothing lies between a function and what is predicted that would make its differences smaller.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from tests.goldens.make_graphs import answers, functional_models
+from tests.goldens.writing import FEATURES, GRAPHS, SEQUENCES, TIMESTEPS, quiet_keras, save, set_random_weights
+
+ALSO_HDF5 = ("activation_layers",)
+
+
+def functions(keras):
+    """Name → function of the input, steps; a number of steps where the model fixes it."""
+    lay = keras.layers
+    every = {"return_sequences": True}
+
+    def activation_layers(x):
+        """Named as functions are that they are not."""
+        slope, steep = lay.LeakyReLU(0.01, name="leaky_relu"), lay.LeakyReLU(negative_slope=2.0)
+        capped = lay.ReLU(max_value=0.4, name="relu")
+        parts = [
+            *(lay.Dense(2, activation=each)(x) for each in (lay.ELU(alpha=0.2, name="elu"), slope, steep, capped)),
+            lay.Dense(2, activation=lay.ReLU(negative_slope=0.1, threshold=0.5))(x),
+            lay.Dense(3, activation=lay.Softmax(name="relu"))(x),
+            lay.Dense(3, activation=lay.Softmax(axis=2))(x),
+            lay.Activation(lay.ELU(alpha=0.3))(x),
+            lay.TimeDistributed(lay.Dense(3, activation=lay.Softmax(axis=1)))(x),
+            lay.LSTM(3, activation=lay.ELU(alpha=0.3), recurrent_activation=lay.Softmax(axis=1), **every)(x),
+            lay.GRU(2, activation=lay.LeakyReLU(), recurrent_activation=lay.ReLU(max_value=1.0), **every)(x),
+            lay.SimpleRNN(2, activation=lay.Activation("softsign"), **every)(x),
+            lay.RNN(lay.LSTMCell(2, activation=lay.ELU(alpha=0.5)), **every)(x),
+            lay.Conv1D(2, 2, padding="causal", activation=lay.ELU(alpha=0.4))(x),
+        ]
+        return lay.Concatenate()(parts)
+
+    return {each.__name__: (each, None) for each in (activation_layers,)}
+
+
+def main() -> None:
+    """One `.keras` and one `.npz` for each, some also as `.h5`."""
+    keras = quiet_keras()
+    for name, model, steps in functional_models(keras, functions(keras)):
+        generator = np.random.default_rng(zlib.crc32(name.encode()))
+        set_random_weights(model, generator)
+        inputs = generator.standard_normal((SEQUENCES, TIMESTEPS, FEATURES)).astype(np.float32)
+        prefixes = answers(model, inputs)
+        for step in range(1, TIMESTEPS) if steps is None else ():
+            at = prefixes[:, step - 1]
+            prefixes[:, step - 1] = np.where(np.isnan(at), answers(model, inputs[:, :step])[:, -1], at)
+        save(GRAPHS, model, ALSO_HDF5, inputs=inputs, prefixes=prefixes)
+
+
+if __name__ == "__main__":
+    main()
