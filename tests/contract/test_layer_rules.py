@@ -14,6 +14,7 @@ import pytest
 
 from tests.unit.model.random_grid import RandomGrid
 from tests.unit.model.random_model import PLAIN, TIMESTEPS, RandomModel
+from worker.model.activations import FUNCTIONS
 from worker.model.contract import drawn_samples, largest_difference
 from worker.model.engines import stepper_for
 from worker.model.program import StepProgram
@@ -117,7 +118,7 @@ SEQUENCES: dict[str, list[Build]] = {
     "ConvLSTM2D": [grids(2, every=True, flatten=True)],
     "GlobalAveragePooling2D": [grids(2, every=True, flatten=False)],
     **{name: [layer(name, rate=0.3)] for name in (*PLAIN, "Identity")},
-    "Activation": [layer("Activation", activation="softsign")],
+    "Activation": [branches("Concatenate", *(layer("Activation", activation=name) for name in sorted(FUNCTIONS)))],
     "Softmax": [layer("Softmax")],
     "LeakyReLU": [layer("LeakyReLU", negative_slope=0.2), layer("LeakyReLU", negative_slope=1.5)],
     "ReLU": [layer("ReLU", max_value=1.5, negative_slope=0.1, threshold=0.2)],

@@ -12,6 +12,26 @@ import numpy as np
 from tests.goldens.make_graphs import answers, functional_models
 from tests.goldens.writing import FEATURES, GRAPHS, SEQUENCES, TIMESTEPS, quiet_keras, save, set_random_weights
 
+NAMES = (
+    *(
+        "linear",
+        "tanh",
+        "sigmoid",
+        "softmax",
+        "log_softmax",
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "elu",
+        "selu",
+        "celu",
+        "gelu",
+    ),
+    *("softplus", "squareplus", "sparse_plus", "softsign", "exponential", "mish", "silu", "swish", "hard_silu"),
+    *("hard_swish", "hard_sigmoid", "log_sigmoid", "sparse_sigmoid", "hard_tanh", "hard_shrink", "soft_shrink"),
+    "tanh_shrink",
+)
+"""All activations of Keras 3 that are served."""
 ALSO_HDF5 = ("activation_layers",)
 
 
@@ -39,7 +59,17 @@ def functions(keras):
         ]
         return lay.Concatenate()(parts)
 
-    return {each.__name__: (each, None) for each in (activation_layers,)}
+    def activations(x):
+        """Each by its name, of values large enough that those with bends differ, and some in recurrent layers."""
+        y = lay.Rescaling(2.5)(lay.Dense(3)(x))
+        recurrent = [
+            lay.LSTM(2, activation="gelu", recurrent_activation="hard_tanh", **every)(x),
+            lay.GRU(2, activation="mish", recurrent_activation="sparse_sigmoid", **every)(x),
+            lay.SimpleRNN(2, activation="soft_shrink", **every)(x),
+        ]
+        return lay.Concatenate()([*(lay.Activation(name)(y) for name in NAMES), *recurrent])
+
+    return {each.__name__: (each, None) for each in (activation_layers, activations)}
 
 
 def main() -> None:

@@ -17,7 +17,19 @@ from worker.model.program import StepProgram
 
 TIMESTEPS = 11
 OPERATIONS = ("Mean", "Max", "Min", "Sum", "GetItem")
-ACTIVATIONS = ("linear", "tanh", "sigmoid", "relu", "softsign", "elu", "hard_sigmoid")
+ACTIVATIONS = (
+    *("linear", "tanh", "sigmoid", "relu", "softsign", "elu", "hard_sigmoid", "gelu", "mish", "silu", "hard_silu"),
+    *(
+        "celu",
+        "log_sigmoid",
+        "log_softmax",
+        "squareplus",
+        "sparse_plus",
+        "sparse_sigmoid",
+        "tanh_shrink",
+        "soft_shrink",
+    ),
+)
 PLAIN = ("Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization")
 MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
 
@@ -184,7 +196,7 @@ class RandomModel:
             twice = config.get("reset_after", False)
             weights.append(self.array(2, gates * units) if twice else self.array(gates * units))
         if self.random.random() < 0.3:
-            config["activation"] = self.random.choice(("tanh", "sigmoid", "softsign"))
+            config["activation"] = self.random.choice(("tanh", "sigmoid", "softsign", "gelu"))
         return class_name, weights, config
 
     def dense(self, value: Any, width: int, units: int, **config: Any) -> Any:

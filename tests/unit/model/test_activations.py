@@ -7,12 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.goldens.make_functions import NAMES
 from tests.unit.model.random_model import RandomModel
+from worker.model.activations import FUNCTIONS
 from worker.model.engines import operations_of
 
 
 def of_layer(class_name: str, module: str = "keras.layers", **config: Any) -> dict[str, Any]:
     return {"class_name": class_name, "module": module, "config": config, "registered_name": None}
+
+
+EVERYTHING = {"class_name": "__slice__", "config": {"start": None, "stop": None, "step": None}}
+
+
+def head(model: RandomModel, value: Any) -> Any:
+    return model.add("Dense", [value], [model.array(2, 1), model.array(1)], units=1, activation="sigmoid")
 
 
 def with_dense(model: RandomModel, activation: Any) -> Any:
@@ -117,3 +126,28 @@ def test_the_fingerprint_depends_on_the_parameters_and_not_on_the_name_or_the_nu
     config = {"alpha": 0.2, "name": "other"}
     assert fingerprint() == fingerprint(shared_object_id=7, config=config)
     assert fingerprint() != fingerprint(config=config | {"alpha": 0.3})
+
+
+def test_the_goldens_have_every_activation_that_is_served():
+    assert sorted(NAMES) == sorted([*FUNCTIONS, "hard_sigmoid"])
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
+def test_in_float32_an_activation_is_the_same_far_from_0_too(name):
+    x = np.concatenate([np.linspace(-80, 80, 3202), np.linspace(-6, 6, 3602)]).reshape(-1, 2).astype(np.float32)
+    wanted = FUNCTIONS[name](np, x.astype(np.float64))
+    found = FUNCTIONS[name](np, x)
+
+    assert found.dtype == np.float32
+    # A quarter of what may be between a step and the whole.
+    assert (np.abs(found - wanted) <= 2.5e-7 * np.maximum(1, np.abs(wanted))).all()
+
+
+@pytest.mark.parametrize("name", ["glu", "sparsemax", "threshold", "eval"])
+def test_what_is_no_function_of_each_number_is_refused_and_only_what_keras_runs_goes_to_buffer_mode(name):
+    model = RandomModel(1, features=3, fixed=True)
+    last = model.add("GetItem", [with_dense(model, name)], [], [EVERYTHING, -1])
+    refusal = model.refusal(head(model, last))
+
+    assert f"has activation {name!r}" in refusal
+    assert ("--mode buffer" in refusal) == (name in ("glu", "sparsemax"))

@@ -10,10 +10,13 @@ from worker.model import activations
 from worker.model.activations import FUNCTIONS, Function, activation_name, function_of
 from worker.model.files.legacy import is_custom
 from worker.model.files.weights import WAY_OUT
-from worker.model.rules.context import Layer, shown
+from worker.model.rules.context import OR_BUFFER, Layer, shown
 
 PARAMETER_MAX = 3e38
 """Of a slope, scale or offset: the largest float32, rounded down."""
+ONLY_KERAS = ("glu", "sparsemax")
+"""Functions of Keras of which one halves the features, and the other is not what its name says (Keras 3.15)."""
+OVER_STEPS = "a softmax over all steps needs all of them"
 
 
 def activation(layer: Layer, key: str = "activation", default: str | None = None, rank: int | None = None) -> Function:
@@ -37,9 +40,10 @@ def _function(layer: Layer, value: Any, rank: int | None) -> Function:
         if class_name in OF_LAYERS:
             return OF_LAYERS[class_name](layer, config)
     known = ", ".join(sorted([*FUNCTIONS, "hard_sigmoid"]))
+    runs = value in ONLY_KERAS or (isinstance(config, dict) and not is_custom(value))
     raise ModelNotStreamable(
         f"layer {layer.name!r} has activation {str(activation_name(value))[:40]!r}, which is not known",
-        f"use one of {known}, or a layer of {', '.join([*OF_LAYERS, 'Softmax'])}",
+        f"use one of {known}, or a layer of {', '.join([*OF_LAYERS, 'Softmax'])}{OR_BUFFER * runs}",
     )
 
 
@@ -67,7 +71,7 @@ def elu(layer: Layer, config: dict[str, Any]) -> Function:
 def softmax(layer: Layer, config: dict[str, Any], rank: int | None = None) -> Function:
     """Over the features only."""
     if not layer.is_over_features(config.get("axis", -1), rank):
-        raise layer.refused("a softmax over all steps needs all of them")
+        raise layer.refused(OVER_STEPS)
     return activations.softmax
 
 

@@ -45,7 +45,7 @@ def activation_layer(layer: Layer) -> Node:
     """`Activation` by name, or by a layer."""
     function = activation(layer)
     if layer.kind == "flat" and function in OVER_ROWS:
-        raise layer.refused("a softmax over all steps needs all of them")
+        raise layer.refused(of_layer.OVER_STEPS)
     code = activation_code(activation_name(layer.config.get("activation")), layer.keras_major)
     return stateless(layer, function, _activation_op(layer, code))
 
@@ -53,7 +53,7 @@ def activation_layer(layer: Layer) -> Node:
 def softmax_layer(layer: Layer) -> Node:
     """Over the features."""
     if layer.kind == "flat":
-        raise layer.refused("a softmax over all steps needs all of them")
+        raise layer.refused(of_layer.OVER_STEPS)
     return stateless(layer, of_layer.softmax(layer, layer.config))
 
 
