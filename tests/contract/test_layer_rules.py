@@ -18,6 +18,7 @@ from worker.model.activations import FUNCTIONS
 from worker.model.contract import drawn_samples, largest_difference
 from worker.model.engines import stepper_for
 from worker.model.program import StepProgram
+from worker.model.rules.operators import OPERATORS
 from worker.model.rules.table import RULES
 from worker.ports import Stepper
 
@@ -66,9 +67,27 @@ def attention(class_name: str, *weights: Callable[[RandomModel], Any], **config:
     return build
 
 
-def picked(step: Any) -> Build:
+def picked(*keys: Any) -> Build:
     everything = {"class_name": "__slice__", "config": {"start": None, "stop": None, "step": None}}
-    return lambda model, value: model.add("GetItem", [value], [], [everything, step])
+    return lambda model, value: model.add("GetItem", [value], [], [everything, *keys])
+
+
+def piece(start: int | None, stop: int | None) -> Any:
+    return {"class_name": "__slice__", "config": {"start": start, "stop": stop, "step": None}}
+
+
+def operation(class_name: str, *given: Any, above: bool = False, **config: Any) -> Build:
+    """Of numbers above a half where it has none for others."""
+
+    def build(model: RandomModel, value: Any) -> Any:
+        return model.operation(class_name, [model.above(value) if above else value], *given, **config)
+
+    return build
+
+
+def quotient(class_name: str) -> Build:
+    """Of positive numbers."""
+    return lambda model, value: model.operation(class_name, [model.above(value), model.above(DENSE(model, value))])
 
 
 def recurrent(class_name: str, gates: int, **config: Any) -> list[Build]:
@@ -109,6 +128,9 @@ POOLINGS: dict[str, dict[str, Any]] = {
     **{name: {"axis": 1} for name in ("Mean", "Max", "Min", "Sum")},
 }
 
+OF_POSITIVE = ("Sqrt", "Rsqrt", "Reciprocal", "Log", "Log1p")
+PARAMETERS = {"Clip": {"x_min": -0.5, "x_max": 1}, "Threshold": {"threshold": 0.1, "default_value": -0.3}}
+
 SEQUENCES: dict[str, list[Build]] = {
     "LSTM": recurrent("LSTM", 4),
     "GRU": recurrent("GRU", 3, reset_after=True) + recurrent("GRU", 3),
@@ -123,7 +145,14 @@ SEQUENCES: dict[str, list[Build]] = {
     "LeakyReLU": [layer("LeakyReLU", negative_slope=0.2), layer("LeakyReLU", negative_slope=1.5)],
     "ReLU": [layer("ReLU", max_value=1.5, negative_slope=0.1, threshold=0.2)],
     "ELU": [layer("ELU", alpha=0.7)],
-    "Rescaling": [layer("Rescaling", scale=0.7, offset=0.1)],
+    "Rescaling": [
+        layer("Rescaling", scale=0.7, offset=0.1),
+        layer("Rescaling", scale=[0.7, -1.0, 2.0], offset=[0.1, 0.0, -0.3]),
+        *(operation(name, [0.5, -1.0, 2.0]) for name in ("Add", "Subtract", "Multiply", "TrueDivide")),
+        after(operation("Subtract", first=1), operation("Negative")),
+    ],
+    **{name: [quotient(name), operation(name, first=2, above=True)] for name in ("Divide", "Power")},
+    **{name: [operation(name, above=name in OF_POSITIVE, **PARAMETERS.get(name, {}))] for name in OPERATORS},
     "BatchNormalization": [
         layer("BatchNormalization", *[array(WIDTH)] * 3, positive(WIDTH)),
         layer("BatchNormalization", *[array(TIMESTEPS)] * 3, positive(TIMESTEPS), axis=1),
@@ -177,6 +206,7 @@ SEQUENCES: dict[str, list[Build]] = {
     ],
     "Attention": [attention("Attention", use_scale=False)],
     "AdditiveAttention": [attention("AdditiveAttention", array(WIDTH), use_scale=True)],
+    "GetItem": [picked(piece(None, None), piece(1, 3)), after(STRIDED, picked(piece(1, -1), piece(None, 2)))],
     "Cropping1D": [layer("Cropping1D", cropping=[1, 2])],
 }
 """What gives a sequence is read out by its newest step."""
@@ -186,7 +216,7 @@ VECTORS: dict[str, list[Build]] = {
     "ConvLSTM1D": [grids(1, every=False, flatten=True), grids(1, every=False, flatten=False)],
     "ConvLSTM2D": [grids(2, every=False, flatten=True)],
     "GlobalAveragePooling2D": [grids(2, every=False, flatten=False)],
-    "GetItem": [picked(-2), picked(3), after(MASKED, DENSE, picked(-1))],
+    "GetItem": [picked(-2), picked(3), after(MASKED, DENSE, picked(-1)), picked(3, piece(1, None))],
     **{
         name: [after(*before, layer(name, **config)) for before in ((), (MASKED,), (STRIDED,))]
         for name, config in POOLINGS.items()
@@ -227,7 +257,7 @@ def compiled(build: Build) -> StepProgram:
 
 
 def test_every_rule_has_an_entry_with_the_layer():
-    assert set(ENTRIES) == set(RULES)
+    assert set(ENTRIES) == {*RULES, *OPERATORS}
     for name, builds in ENTRIES.items():
         for build in builds:
             assert name in {row.class_name for row in compiled(build).plan}

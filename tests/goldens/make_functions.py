@@ -32,12 +32,14 @@ NAMES = (
     "tanh_shrink",
 )
 """All activations of Keras 3 that are served."""
-ALSO_HDF5 = ("activation_layers",)
+ALSO_HDF5 = ("activation_layers", "operators", "picked_features")
+SHORTEST = {"picked_features": 3}
+"""Steps of the first prefix that has an answer, where it is not the first."""
 
 
 def functions(keras):
     """Name → function of the input, steps; a number of steps where the model fixes it."""
-    lay = keras.layers
+    lay, ops = keras.layers, keras.ops
     every = {"return_sequences": True}
 
     def activation_layers(x):
@@ -69,7 +71,37 @@ def functions(keras):
         ]
         return lay.Concatenate()([*(lay.Activation(name)(y) for name in NAMES), *recurrent])
 
-    return {each.__name__: (each, None) for each in (activation_layers, activations)}
+    def operators(x):
+        """With constants, of one value and of two."""
+        above = ops.abs(x) + 0.5
+        each = np.array([0.5, -1.0, 2.0], np.float32)
+        parts = [
+            *(x * 2, 3 * x, x + 1, 1 + x, x - 1, 1 - x, x / 3, 2 / above, -x, x**2, above**1.5, 2**x),
+            *(x * each, x - each, ops.convert_to_tensor(each) - x, x / each, x / above, above**x),
+            *(ops.maximum(x, 0.1), ops.minimum(0.2, x), ops.maximum(x, each), x + keras.activations.relu(-x)),
+        ]
+        return lay.Concatenate()(parts)
+
+    def functions_of_one_value(x):
+        above = ops.abs(x) + 0.5
+        parts = [
+            *(ops.square(x), ops.sqrt(above), ops.rsqrt(above), ops.reciprocal(above), ops.log(above), ops.sign(x)),
+            *(ops.log1p(above), ops.expm1(x), ops.exp(x), ops.sin(x), ops.cos(x), ops.clip(x, -0.5, 0.7)),
+            *(ops.gelu(x), ops.gelu(x, approximate=False), ops.leaky_relu(x), ops.leaky_relu(x, negative_slope=0.01)),
+            *(ops.elu(x), ops.elu(x, alpha=0.3), ops.celu(x, alpha=0.7), ops.squareplus(x, b=2), ops.relu6(4 * x)),
+            *(ops.soft_shrink(x, 0.2), ops.hard_shrink(x, 0.2), ops.threshold(x, 0.1, -0.3), ops.log_softmax(x)),
+            *(ops.hard_silu(x), ops.hard_tanh(x), ops.log_sigmoid(x), ops.sparse_plus(x), ops.sparse_sigmoid(x)),
+            *(ops.tanh_shrink(x), ops.selu(x), ops.silu(x), ops.softplus(x), ops.softsign(x), ops.hard_sigmoid(x)),
+        ]
+        return lay.Concatenate()(parts)
+
+    def picked_features(x):
+        y = lay.LSTM(4, **every)(x)
+        vectors = [y[..., -1, :], y[:, -1, 0:2], y[:, 2, 1:], lay.GRU(3)(y[..., :3])[:, 1:], lay.GRU(2)(y[:, 1:, ::2])]
+        return lay.Concatenate()([*vectors, lay.SimpleRNN(2)(lay.Add()([y[..., 1:3], x[:, :, -2:]]))])
+
+    found = activation_layers, activations, operators, functions_of_one_value, picked_features
+    return {each.__name__: (each, None) for each in found}
 
 
 def main() -> None:
@@ -80,7 +112,7 @@ def main() -> None:
         set_random_weights(model, generator)
         inputs = generator.standard_normal((SEQUENCES, TIMESTEPS, FEATURES)).astype(np.float32)
         prefixes = answers(model, inputs)
-        for step in range(1, TIMESTEPS) if steps is None else ():
+        for step in range(SHORTEST.get(name, 1), TIMESTEPS) if steps is None else ():
             at = prefixes[:, step - 1]
             prefixes[:, step - 1] = np.where(np.isnan(at), answers(model, inputs[:, :step])[:, -1], at)
         save(GRAPHS, model, ALSO_HDF5, inputs=inputs, prefixes=prefixes)

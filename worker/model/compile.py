@@ -22,6 +22,7 @@ from worker.model.heads import could_be_buffered, heads_of
 from worker.model.masks import check_mask, masks_of, passes_mask
 from worker.model.program import ALWAYS, Node, StepProgram, Wiring
 from worker.model.rules.context import OR_BUFFER, Layer
+from worker.model.rules.operators import OPERATORS, with_constant
 from worker.model.rules.positions import at_each_position
 from worker.model.rules.table import (
     FLATTENING,
@@ -137,7 +138,7 @@ class _Compiler:
         return value
 
     def _by_rule(self, layer: Layer, inputs: list[Value], is_head: bool) -> Value:
-        rule = RULES.get(layer.class_name)
+        rule = RULES.get(layer.class_name) or (OPERATORS.get(layer.class_name) if layer.is_operation else None)
         if rule is None:
             way_out = (
                 f"train it without this layer{OR_BUFFER}"
@@ -176,7 +177,7 @@ class _Compiler:
         widths = tuple(each.width for each in inputs)
         config = {**place.config, "name": place.name}
         class_name = place.class_name
-        if class_name in OPERATIONS and place.config.keys() <= {"name", "dtype", "axis"}:
+        if class_name in OPERATIONS and place.is_operation:
             class_name, more = OPERATIONS[class_name]
             config |= more
         if class_name == "GetItem" and place.arguments:
@@ -196,10 +197,11 @@ class _Compiler:
             is_static=bool(inputs) and all(each.is_static for each in inputs),
             is_distributed=class_name == "TimeDistributed",
             shape=first.shape,
+            is_operation=place.is_operation,
             given_mask=place.mask,
         )
         if place.arguments and class_name != "GetItem":
-            raise layer.refused("it is called with a constant", "put the constant into a layer, such as Rescaling")
+            layer = with_constant(layer, place.arguments)
         if class_name == "TimeDistributed":
             layer = _distributed(layer)
         return layer

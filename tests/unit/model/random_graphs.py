@@ -32,6 +32,8 @@ def random_graph(seed: int) -> tuple[StepProgram, set[str]]:
         kind = chance.random()
         if chance.random() < 0.7:
             value = model.elementwise(value, width)
+        if chance.random() < 0.08:
+            value, width = model.picked_features(value, width)
         if kind < 0.24:
             units = chance.randint(1, 4)
             value, width = model.recurrent(value, width, units), units
@@ -124,6 +126,8 @@ def branched(model: RandomModel, value: Any, width: int) -> tuple[Any, int]:
         other = model.masking(other) if model.random.random() < 0.6 else other
         model.parts.add("a mask on a branch" if other == value else "masks merged")
     one, other = model.dense(one, width, 3), model.recurrent(other, width, 3)
+    if model.random.random() < 0.25:
+        return model.quotient_or_power(one, other), 3
     if model.random.random() < 0.3:
         return model.add("Concatenate", [one, other, value], [], axis=-1), 6 + width
     return model.add(model.random.choice(MERGES), [one, other], []), 3

@@ -80,6 +80,14 @@ class RandomModel:
         entry["inbound_nodes"].append({"args": [tensors[0] if len(tensors) == 1 else tensors, *given], "kwargs": {}})
         return (name, len(entry["inbound_nodes"]) - 1)
 
+    def operation(self, class_name: str, inputs: list[Any], *given: Any, first: Any = None, **config: Any) -> Any:
+        """A function or operator; `first` is a constant in front of its value."""
+        value = self.add(class_name, inputs, [], *given, **config)
+        self._layers[-1]["module"] = "keras.src.ops.numpy"
+        if first is not None:
+            self.call_with({}, [first, self.called_with()])
+        return value
+
     def call_with(self, keywords: dict[str, Any], arguments: list[Any] | None = None) -> None:
         """Change the first call of the last layer."""
         call = self._layers[-1]["inbound_nodes"][0]
@@ -305,7 +313,7 @@ class RandomModel:
         return self.add("MultiHeadAttention", inputs, weights, **config), width
 
     def elementwise(self, value: Any, width: int) -> Any:
-        number = self.random.randrange(13 + len(PLAIN))
+        number = self.random.randrange(15 + len(PLAIN))
         simple: list[Callable[[], Any]] = [
             lambda: self.add("LeakyReLU", [value], [], negative_slope=0.2),
             lambda: self.add("ReLU", [value], [], max_value=self.random.choice((None, 1.5)), negative_slope=0.1),
@@ -322,10 +330,48 @@ class RandomModel:
                 "BatchNormalization", [value], [*(self.array(width) for _ in range(3)), self.positive(width)]
             ),
             lambda: self.add("Normalization", [value], [self.array(width), self.positive(width)]),
+            lambda: self.with_constant(value, width),
+            lambda: self.function(value),
         ]
         return (
             simple[number]() if number < len(simple) else self.add(PLAIN[number - len(simple)], [value], [], rate=0.3)
         )
+
+    def with_constant(self, value: Any, width: int) -> Any:
+        """An operator of a value and a constant, in any order."""
+        self.parts.add("an operator with a constant")
+        constant = self.random.choice((0.5, -2, [0.25 * number - 0.4 for number in range(width)]))
+        class_name = self.random.choice(("Add", "Subtract", "Multiply", "Maximum", "Minimum", "TrueDivide"))
+        if class_name == "TrueDivide":
+            return self.operation(class_name, [value], self.random.choice((3, -0.7)))
+        if self.random.random() < 0.5:
+            return self.operation(class_name, [value], first=constant)
+        return self.operation(class_name, [value], constant)
+
+    def function(self, value: Any) -> Any:
+        self.parts.add("a function")
+        if self.random.random() < 0.6:
+            class_name = self.random.choice(("Absolute", "Square", "Sin", "Cos", "Negative", "Celu", "LogSoftmax"))
+            return self.operation(class_name, [value])
+        if self.random.random() < 0.5:
+            return self.operation("Gelu", [value], approximate=self.random.random() < 0.5)
+        return self.operation(self.random.choice(("Sqrt", "Rsqrt", "Reciprocal", "Log", "Log1p")), [self.above(value)])
+
+    def above(self, value: Any) -> Any:
+        """Numbers above a half."""
+        return self.operation("Add", [self.operation("Absolute", [value])], 0.5)
+
+    def quotient_or_power(self, one: Any, other: Any) -> Any:
+        if self.random.random() < 0.5:
+            return self.operation("Divide", [one, self.above(other)])
+        return self.operation("Power", [self.above(other), self.operation("Tanh", [one])])
+
+    def picked_features(self, value: Any, width: int) -> tuple[Any, int]:
+        """Some of the features of a sequence, or of one of its steps."""
+        self.parts.add("some of the features")
+        first = self.random.randrange(width)
+        dots = {"class_name": "__ellipsis__", "config": {}}
+        return self.operation("GetItem", [value], [dots, _slice(first, None)]), width - first
 
     def summary(self, value: Any, width: int) -> tuple[Any, int]:
         """A sequence to one vector."""
@@ -343,6 +389,8 @@ class RandomModel:
         if kind == "GetItem":
             step = self.random.randint(-3, min(self.steps_of(value), 4) - 1)
             self.parts.add("a step from the front" if step >= 0 else "a step from the end")
+            if self.random.random() < 0.3:
+                return self.add(kind, [value], [], [_slice(), step, _slice(None, 1)]), 1
             return self.add(kind, [value], [], [_slice(), step]), width
         axis = {} if kind.startswith("Global") else {"axis": 1}
         return self.add(kind, [value], [], **axis), width

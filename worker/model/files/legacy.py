@@ -52,7 +52,7 @@ def unwrapped(value: Any) -> Any:
         return unwrapped(value["items"])
     if value.get("type") == "ndarray" and "value" in value:
         return unwrapped(value["value"])
-    if kind == "__numpy__" and isinstance(value.get("config"), dict) and "value" in value["config"]:
+    if kind in ("__numpy__", "__tensor__") and isinstance(value.get("config"), dict) and "value" in value["config"]:
         return unwrapped(value["config"]["value"])
     return {key: unwrapped(each) for key, each in value.items()}
 

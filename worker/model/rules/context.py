@@ -11,6 +11,8 @@ from worker.errors import ModelNotStreamable
 from worker.model.files.weights import WAY_OUT, Array
 
 UNITS_MAX = 1 << 16
+CONSTANT_FIRST = "constant_first"
+"""Key of the configuration of an operator whose constant stands before the value, as in `1 - x`."""
 OR_BUFFER = ", or keep the samples and run all of it by model.mode = 'buffer' (--mode buffer)"
 """The end of a way out; the compiler takes it away where buffer mode would refuse the model, too."""
 
@@ -43,6 +45,10 @@ class Layer:
     """Whether it works on each position of a step that is a grid, whose dimensions it does not know."""
     shape: tuple[int, ...] | None = None
     """Of one step, where it is not one row of features: see value.py."""
+    is_operation: bool = False
+    """Whether it is a function or an operator, which knows nothing of masks."""
+    constant: Any = None
+    """What an operator has in the place of a second value: a number, or one for each feature."""
     given_mask: frozenset[tuple[int, float]] | None = None
     """The origins of the mask that the file says it is called with; None where the file leaves that to Keras."""
 

@@ -36,7 +36,7 @@ def conv1d(layer: Layer) -> Node:
     def answer(xp: Any, window: Any) -> Any:
         return function(xp, xp.reshape(window, (-1, len(rows))) @ rows + bias)
 
-    return _windowed(layer, size, stride, dilation, filters, answer, causal)
+    return windowed(layer, size, stride, dilation, filters, answer, causal)
 
 
 def depthwise_conv1d(layer: Layer) -> Node:
@@ -52,7 +52,7 @@ def depthwise_conv1d(layer: Layer) -> Node:
     def answer(xp: Any, window: Any) -> Any:
         return function(xp, _each_feature(xp, window, kernel) + bias)
 
-    return _windowed(layer, size, stride, dilation, filters, answer, causal)
+    return windowed(layer, size, stride, dilation, filters, answer, causal)
 
 
 def separable_conv1d(layer: Layer) -> Node:
@@ -70,7 +70,7 @@ def separable_conv1d(layer: Layer) -> Node:
     def answer(xp: Any, window: Any) -> Any:
         return function(xp, _each_feature(xp, window, depthwise) @ pointwise[0] + bias)
 
-    return _windowed(layer, size, stride, dilation, filters, answer, causal)
+    return windowed(layer, size, stride, dilation, filters, answer, causal)
 
 
 def _each_feature(xp: Any, window: Any, kernel: Any) -> Any:
@@ -94,13 +94,24 @@ def _pooling(layer: Layer, answer: Callable[[Any, Any], Any]) -> Node:
     _check_window(layer, size, 1)
     if _is_causal(layer):
         raise layer.refused("pooling has no causal padding", "build the model with padding='valid'")
-    return _windowed(layer, size, stride, 1, layer.width, answer)
+    return windowed(layer, size, stride, 1, layer.width, answer)
 
 
 def cropping(layer: Layer) -> Node:
     """The end of a sequence is known `right` steps later, so the answer lags by so many."""
     left, right = _ends(layer, "cropping")
-    return _delayed(layer, left, right)
+    return delayed(layer, left, right)
+
+
+def delayed(
+    layer: Layer, left: int, right: int, kind: str = "sequence", columns: slice = slice(None), width: int = 0
+) -> Node:
+    """Each value `right` steps late, without the first `left`; of its features `columns`, which are `width`."""
+    return windowed(
+        *(layer, right + 1, 1, 1, width or layer.width, lambda _, window: window[:, 0, columns]),
+        skipped=left,
+        kind=kind,
+    )
 
 
 def zeros_before(layer: Layer) -> int:
@@ -110,56 +121,6 @@ def zeros_before(layer: Layer) -> int:
         way_out = f"train with ZeroPadding1D(({left + right}, 0)){OR_BUFFER}"
         raise layer.refused("zeros after the sequence are known only at its end", way_out)
     return left
-
-
-def picked_steps(layer: Layer) -> Node:
-    """`x[:, i]`, `x[:, a:]` and `x[:, :-b]`."""
-    layer.check_sequence()
-    everything = {"start": None, "stop": None, "step": None}
-    keys = layer.config.get("keys")
-    keys = keys[0] if isinstance(keys, list) and len(keys) == 1 and isinstance(keys[0], list) else keys
-    found = [each.get("config") if isinstance(each, dict) else each for each in keys] if isinstance(keys, list) else []
-    if len(found) not in (2, 3) or found[0] != everything or found[2:] not in ([], [everything]):
-        raise layer.refused("it takes out something else than steps", "use x[:, -1]")
-    steps = found[1]
-    if isinstance(steps, dict) and steps.get("step") in (None, 1):
-        start, stop = (0 if steps.get(end) is None else steps[end] for end in ("start", "stop"))
-        if type(start) is int and type(stop) is int and 0 <= start <= WINDOW_MAX and -WINDOW_MAX <= stop <= 0:
-            return _delayed(layer, start, -stop)
-    if type(steps) is not int or not -WINDOW_MAX <= steps < WINDOW_MAX:
-        raise layer.refused("it takes out other steps than one, or all from or up to one", "use x[:, -1] or x[:, 2:]")
-    return _delayed(layer, 0, -1 - steps, "last") if steps < 0 else _one_step(layer, steps + 1)
-
-
-def _delayed(layer: Layer, left: int, right: int, kind: str = "sequence") -> Node:
-    """Each value `right` steps late, without the first `left`."""
-    return _windowed(layer, right + 1, 1, 1, layer.width, lambda _, window: window[:, 0], skipped=left, kind=kind)
-
-
-def _one_step(layer: Layer, number: int) -> Node:
-    """The value of one step, kept from then on."""
-    if layer.timesteps is not None and number > layer.timesteps:
-        raise layer.refused(f"it takes step {number} of {layer.timesteps}", WAY_OUT)
-
-    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
-        after = xp.where((steps == number)[:, None], x, state)
-        return after, after
-
-    def whole(x: Any) -> Any:
-        return np.repeat(x[:, number - 1 : number], max(0, x.shape[1] - number + 1), axis=1)
-
-    return Node(
-        layer.name,
-        layer.class_name,
-        "last",
-        layer.width,
-        layer.width,
-        step,
-        whole,
-        f"from step {number}",
-        schedule=Schedule(number),
-        held=lambda _, state: state,
-    )
 
 
 def _ends(layer: Layer, key: str) -> tuple[int, int]:
@@ -190,7 +151,7 @@ def _check_window(layer: Layer, size: int, dilation: int) -> None:
         raise layer.refused(f"its window is {length} steps long, {WINDOW_MAX} are allowed", "use a smaller window")
 
 
-def _windowed(
+def windowed(
     layer: Layer,
     size: int,
     stride: int,

@@ -80,11 +80,20 @@ def elu(layer: Layer) -> Node:
 
 
 def rescaling(layer: Layer) -> Node:
-    """x · scale + offset."""
-    scale = number(layer, layer.config.get("scale", 1.0))
-    offset = number(layer, layer.config.get("offset", 0.0))
+    """x · scale + offset, with one of each or one for each feature."""
+    scale, offset = _one_or_each(layer, "scale", 1.0), _one_or_each(layer, "offset", 0.0)
     kernel = scale_and_shift(layer, np.full(layer.width, scale), np.full(layer.width, offset))
     return stateless(layer, lambda _, x: x * scale + offset, kernel)
+
+
+def _one_or_each(layer: Layer, key: str, default: float) -> Any:
+    value = layer.config.get(key, default)
+    if not isinstance(value, list):
+        return number(layer, value)
+    numbers = [number(layer, each) for each in value]
+    if layer.kind == "flat" or len(numbers) not in (1, layer.width):
+        raise layer.refused(f"{key} has {len(numbers)} numbers for {layer.width} features", "give it one number")
+    return np.array(numbers, np.float32)
 
 
 def scale_and_shift(layer: Layer, factor: Any, offset: Any) -> tuple[KernelOp, ...]:

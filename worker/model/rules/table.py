@@ -16,6 +16,7 @@ from worker.model.rules import (
     given,
     merge,
     normalization,
+    picked,
     pooling,
     positions,
     recurrent,
@@ -57,6 +58,8 @@ MERGES: dict[str, Callable[[Layer], Node]] = {
     "Average": merge.average,
     "Maximum": merge.maximum,
     "Minimum": merge.minimum,
+    "Divide": merge.divide,
+    "Power": merge.power,
     "Concatenate": merge.concatenate,
 }
 WINDOWS: dict[str, Callable[[Layer], Node]] = {
@@ -87,7 +90,7 @@ RULES: dict[str, Callable[[Layer], Node]] = {
     **WINDOWS,
     **ATTENTION,
     "Cropping1D": convolution.cropping,
-    "GetItem": convolution.picked_steps,
+    "GetItem": picked.picked,
     "GlobalAveragePooling1D": pooling.global_average,
     "GlobalAveragePooling2D": positions.average_of_positions,
     "GlobalMaxPooling1D": pooling.global_max,
@@ -115,15 +118,26 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "Sigmoid": "sigmoid",
         "Tanh": "tanh",
         "Silu": "silu",
-        "Elu": "elu",
         "Selu": "selu",
         "Softplus": "softplus",
         "Softsign": "softsign",
         "Exp": "exponential",
         "HardSigmoid": "hard_sigmoid",
+        "Relu6": "relu6",
+        "HardSilu": "hard_silu",
+        "HardTanh": "hard_tanh",
+        "LogSigmoid": "log_sigmoid",
+        "SparsePlus": "sparse_plus",
+        "SparseSigmoid": "sparse_sigmoid",
+        "TanhShrink": "tanh_shrink",
+        "Mish": "mish",
     }.items()
+} | {
+    "Elu": ("ELU", {}),
+    "Negative": ("Rescaling", {"scale": -1.0}),
+    "TrueDivide": ("Divide", {}),
 }
-"""Operators of Keras 3 in a functional model that are activations under another name."""
+"""Operators of Keras 3 in a functional model that are layers under another name."""
 REASONS = {
     "Bidirectional": "the backward half needs the last step first",
     "GroupQueryAttention": "groups of queries are not supported",
