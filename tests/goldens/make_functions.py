@@ -32,7 +32,7 @@ NAMES = (
     "tanh_shrink",
 )
 """All activations of Keras 3 that are served."""
-ALSO_HDF5 = ("activation_layers", "operators", "picked_features")
+ALSO_HDF5 = ("activation_layers", "operators", "picked_features", "each_step_by_itself")
 SHORTEST = {"picked_features": 3}
 """Steps of the first prefix that has an answer, where it is not the first."""
 
@@ -100,8 +100,56 @@ def functions(keras):
         vectors = [y[..., -1, :], y[:, -1, 0:2], y[:, 2, 1:], lay.GRU(3)(y[..., :3])[:, 1:], lay.GRU(2)(y[:, 1:, ::2])]
         return lay.Concatenate()([*vectors, lay.SimpleRNN(2)(lay.Add()([y[..., 1:3], x[:, :, -2:]]))])
 
-    found = activation_layers, activations, operators, functions_of_one_value, picked_features
-    return {each.__name__: (each, None) for each in found}
+    def each_step_by_itself(x):
+        inner = lay.LayerNormalization(rms_scaling=True)(lay.Dense(4)(x))
+        parts = [
+            *(lay.Conv1D(6, 2, groups=3, padding="causal", activation="tanh")(x), lay.Conv1D(2, 1, padding="same")(x)),
+            *(lay.MaxPooling1D(1, padding="same")(x), lay.AveragePooling1D(1, padding="same")(x)),
+            *(lay.DepthwiseConv1D(1, padding="same")(x), lay.SeparableConv1D(2, 1, padding="same")(x)),
+            *(inner, lay.Softmax(axis=2)(x), lay.TimeDistributed(lay.Softmax(axis=1))(x)),
+            lay.Rescaling([0.5, 2.0, -1.0], [0.0, 1.0, -2.0])(x),
+            *(lay.PReLU(shared_axes=[1, 2])(x), lay.TimeDistributed(lay.PReLU())(x)),
+            lay.Normalization(axis=None)(x),
+            lay.Normalization(axis=-1, invert=True)(x),
+            lay.Normalization(axis=None, mean=0.5, variance=2.0)(x),
+            *(lay.TimeDistributed(lay.Flatten())(x), lay.TimeDistributed(lay.Reshape((-1,)))(x)),
+            lay.Reshape((-1, FEATURES))(x),
+        ]
+        return lay.Concatenate()(parts)
+
+    def summaries(x):
+        over_time = [ops.mean(x, axis=-2), ops.max(x, axis=-2), ops.min(x, axis=-2), ops.sum(x, axis=-2)]
+        return lay.Concatenate()([*over_time, lay.Softmax(axis=1)(lay.LSTM(3)(x))])
+
+    def numbers_of_each_step(x):
+        parts = [
+            *(lay.PReLU(shared_axes=[2])(x), lay.PReLU()(lay.Reshape((TIMESTEPS, FEATURES))(x))),
+            *(
+                lay.Normalization(axis=(1, 2))(x),
+                lay.Normalization(axis=1)(x),
+                lay.Normalization(axis=-2, invert=True)(x),
+            ),
+        ]
+        return lay.Concatenate()(parts)
+
+    def numbers_of_a_flattened_sequence(x):
+        y = lay.GRU(2, **every)(x)
+        joined = lay.Concatenate()([lay.Flatten()(y), lay.LSTM(2)(x), lay.Flatten()(x)])
+        parts = [
+            lay.Dense(2)(lay.BatchNormalization()(joined)),
+            lay.Dense(2)(lay.Normalization()(lay.Flatten()(y))),
+            lay.Dense(2)(lay.PReLU(shared_axes=[1])(lay.Flatten()(y))),
+            lay.Dense(2)(lay.Reshape((TIMESTEPS * FEATURES,))(lay.Flatten()(x))),
+        ]
+        return lay.Dense(1, activation="sigmoid")(lay.Concatenate()(parts))
+
+    of_any_length = (
+        *(activation_layers, activations, operators, functions_of_one_value, picked_features),
+        *(each_step_by_itself, summaries),
+    )
+    of_one_length = numbers_of_each_step, numbers_of_a_flattened_sequence
+    steps = dict.fromkeys(of_any_length) | dict.fromkeys(of_one_length, TIMESTEPS)
+    return {each.__name__: (each, length) for each, length in steps.items()}
 
 
 def main() -> None:
@@ -110,6 +158,9 @@ def main() -> None:
     for name, model, steps in functional_models(keras, functions(keras)):
         generator = np.random.default_rng(zlib.crc32(name.encode()))
         set_random_weights(model, generator)
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Normalization):
+                layer.finalize_state()  # it predicts by what it was adapted to, not by its weights
         inputs = generator.standard_normal((SEQUENCES, TIMESTEPS, FEATURES)).astype(np.float32)
         prefixes = answers(model, inputs)
         for step in range(SHORTEST.get(name, 1), TIMESTEPS) if steps is None else ():

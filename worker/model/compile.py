@@ -208,13 +208,16 @@ class _Compiler:
 
     def _flattened(self, layer: Layer, value: Value) -> Value:
         layer.check_channels_last()
+        over_time = value.kind == "sequence" and not layer.is_distributed
+        if layer.class_name == "Reshape":
+            target = layer.config.get("target_shape")
+            if over_time and value.shape is None and target in _as_it_is(layer):
+                return replace(value, masks=frozenset())
+            together = ((layer.timesteps or 0) if over_time or value.kind == "flat" else 1) * layer.width
+            if target not in ([-1], [together]):
+                raise layer.refused("it gives the steps another shape", f"use Flatten{OR_BUFFER}")
         if layer.is_distributed:
             return replace(value, shape=None)
-        over_time = value.kind == "sequence"
-        if layer.class_name == "Reshape":
-            together = ((layer.timesteps or 0) if over_time else 1) * layer.width
-            if layer.config.get("target_shape") not in ([-1], [together]):
-                raise layer.refused("it gives the steps another shape", "use Flatten")
         return replace(value, kind="flat", masks=frozenset(), shape=None) if over_time else replace(value, shape=None)
 
     def _added(self, layer: Layer, node: Node, inputs: list[Value]) -> Value:
@@ -308,12 +311,17 @@ def _check_shapes(layer: Layer, inputs: list[Value]) -> None:
             raise layer.refused(f"the steps that reach it have the shape {shape}", way_out)
 
 
+def _as_it_is(layer: Layer) -> tuple[list[int | None], ...]:
+    """The shapes that a sequence has."""
+    return [layer.timesteps, layer.width], [-1, layer.width], [layer.timesteps, -1]
+
+
 def _distributed(layer: Layer) -> Layer:
     """`TimeDistributed` of a layer that works on each step by itself is that layer."""
     inner = layer.config.get("layer")
     class_name = inner.get("class_name") if isinstance(inner, dict) else None
     config = inner.get("config") if isinstance(inner, dict) else None
-    served = class_name in ROW_WISE or (layer.shape is not None and class_name in OF_A_GRID)
+    served = class_name in (*ROW_WISE, *FLATTENING) or (layer.shape is not None and class_name in OF_A_GRID)
     if not served or not isinstance(class_name, str) or not isinstance(config, dict):
         raise layer.refused("what it distributes does not work on single steps", "distribute a Dense layer")
     return replace(layer, class_name=class_name, config={**config, "name": layer.name})

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any
 
+from worker.model.files.weights import WAY_OUT
 from worker.model.program import Node
 from worker.model.rules.activation import activation
 from worker.model.rules.attention import attention_pooling
@@ -35,7 +36,7 @@ NEXT = {
     ),
 }
 """What an unfinished value of each kind needs, and the way out where it does not get it."""
-EACH_NUMBER = ("Activation", "LeakyReLU", "ReLU", "ELU", "Rescaling")
+EACH_NUMBER = ("Activation", "LeakyReLU", "ReLU", "ELU", "Rescaling", "BatchNormalization")
 """Layers that may lie between joining and Dense."""
 
 Add = Callable[[Layer, Node, list[Value]], Value]
@@ -138,8 +139,7 @@ def _of_part(layer: Layer, part: Value, number: int, steps: int | None) -> Layer
 def _dense_of_parts(layer: Layer, parts: tuple[Value, ...], steps: int | None, add: Add) -> Value:
     """The rows of the kernel belong to the parts in their order: a product of each, then their sum."""
     units = layer.units()
-    inner = [_of_part(layer, part, number, steps) for number, part in enumerate(parts, 1)]
-    rows = [each.width * (each.length("it follows Flatten") if each.kind == "flat" else 1) for each in inner]
+    inner, rows = _of_parts(layer, parts, steps)
     kernel, bias = weighted(layer, [(sum(rows), units)], (units,))
     products, first = [], 0
     for each, part, count in zip(inner, parts, rows, strict=True):
@@ -156,10 +156,23 @@ def _dense_of_parts(layer: Layer, parts: tuple[Value, ...], steps: int | None, a
     return add(whole, stateless(whole, together, width=units), products)
 
 
+def _of_parts(layer: Layer, parts: tuple[Value, ...], steps: int | None) -> tuple[list[Layer], list[int]]:
+    """The layer on each part, and how many numbers that has."""
+    inner = [_of_part(layer, part, number, steps) for number, part in enumerate(parts, 1)]
+    return inner, [each.width * (each.length("it follows Flatten") if each.kind == "flat" else 1) for each in inner]
+
+
 def _each_part(layer: Layer, joined: Value, steps: int | None, add: Add) -> Value:
-    parts = []
-    for number, part in enumerate(joined.parts, 1):
-        one = _of_part(layer, part, number, steps)
+    """Of weights, too, each part has its own."""
+    inner, rows = _of_parts(layer, joined.parts, steps) if layer.weights else ([], [])
+    if any(weight.shape != (sum(rows),) for weight in layer.weights):
+        raise layer.refused(f"its weights are not of {sum(rows)} numbers each", WAY_OUT)
+    parts, first = [], 0
+    for number, part in enumerate(joined.parts):
+        one = inner[number] if inner else _of_part(layer, part, number + 1, steps)
+        if inner:
+            one = replace(one, weights=[weight[first : first + rows[number]] for weight in layer.weights])
+            first += rows[number]
         parts.append(add(one, RULES[layer.class_name](one), [part]))
     return replace(joined, parts=tuple(parts))
 

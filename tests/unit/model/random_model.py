@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.unit.model import random_operators
+from tests.unit.model.random_operators import piece
 from worker.errors import ModelNotStreamable
 from worker.model.compile import compile_model
 from worker.model.files.reading import ModelFile
@@ -229,8 +231,10 @@ class RandomModel:
         if not causal:
             value = self.padded(value, (size - 1) * dilation)
         if kind == "Conv1D":
-            config |= {"filters": 3, "padding": "causal" if causal else "valid", "groups": 1}
-            return self.add(kind, [value], [self.array(size, width, 3), self.array(3)], **config), 3
+            groups = 3 if width == 3 and self.random.random() < 0.5 else 1
+            same = size == 1 and self.random.random() < 0.3
+            config |= {"filters": 3, "padding": "causal" if causal else "same" if same else "valid", "groups": groups}
+            return self.add(kind, [value], [self.array(size, width // groups, 3), self.array(3)], **config), 3
         config["depth_multiplier"] = multiplier = self.random.randint(1, 2)
         depthwise = self.array(size, width, multiplier)
         if kind == "DepthwiseConv1D":
@@ -253,14 +257,17 @@ class RandomModel:
         if self.random.random() < 0.5:
             return self.add("Cropping1D", [value], [], cropping=[left, right])
         self.parts.add("a range of steps")
-        return self.add("GetItem", [value], [], [_slice(), _slice(left or None, -right or None)])
+        return self.add("GetItem", [value], [], [piece(), piece(left or None, -right or None)])
 
     def by_step(self, value: Any, width: int) -> Any:
         """With numbers of its own for each step."""
         steps = self.steps_of(value)
         self.parts.add("numbers for each step")
-        if self.random.random() < 0.5:
-            return self.add("PReLU", [value], [self.array(steps, width)])
+        if self.random.random() < 0.4:
+            return self.add("PReLU", [value], [self.array(steps, self.random.choice((1, width)))])
+        if self.random.random() < 0.4:
+            axis, shape = self.random.choice((([1, 2], (steps, width)), ([1], (steps,)), ([-2], (steps,))))
+            return self.add("Normalization", [value], [self.array(*shape), self.positive(*shape)], axis=axis)
         weights = [*(self.array(steps) for _ in range(3)), self.positive(steps)]
         return self.add("BatchNormalization", [value], weights, axis=1)
 
@@ -322,56 +329,32 @@ class RandomModel:
             lambda: self.softmax(value),
             lambda: self.add("Rescaling", [value], [], scale=0.7, offset=0.1),
             lambda: self.add("Identity", [value], []),
-            lambda: self.add("PReLU", [value], [self.array(1, width)], shared_axes=[1]),
+            lambda: self.add("PReLU", [value], [self.array(1, self.random.choice((1, width)))]),
             lambda: self.add("UnitNormalization", [value], []),
             lambda: self.add("RMSNormalization", [value], [self.array(width)]),
-            lambda: self.add("LayerNormalization", [value], [self.array(width), self.array(width)], epsilon=0.01),
+            lambda: self.layer_normalization(value, width),
             lambda: self.add(
                 "BatchNormalization", [value], [*(self.array(width) for _ in range(3)), self.positive(width)]
             ),
-            lambda: self.add("Normalization", [value], [self.array(width), self.positive(width)]),
-            lambda: self.with_constant(value, width),
-            lambda: self.function(value),
+            lambda: self.normalization(value, width),
+            lambda: random_operators.with_constant(self, value, width),
+            lambda: random_operators.function(self, value),
         ]
         return (
             simple[number]() if number < len(simple) else self.add(PLAIN[number - len(simple)], [value], [], rate=0.3)
         )
 
-    def with_constant(self, value: Any, width: int) -> Any:
-        """An operator of a value and a constant, in any order."""
-        self.parts.add("an operator with a constant")
-        constant = self.random.choice((0.5, -2, [0.25 * number - 0.4 for number in range(width)]))
-        class_name = self.random.choice(("Add", "Subtract", "Multiply", "Maximum", "Minimum", "TrueDivide"))
-        if class_name == "TrueDivide":
-            return self.operation(class_name, [value], self.random.choice((3, -0.7)))
-        if self.random.random() < 0.5:
-            return self.operation(class_name, [value], first=constant)
-        return self.operation(class_name, [value], constant)
+    def layer_normalization(self, value: Any, width: int) -> Any:
+        if self.random.random() < 0.3:
+            config = {"epsilon": 0.01, "rms_scaling": True}
+            return self.add("LayerNormalization", [value], [self.array(width)], **config)
+        return self.add("LayerNormalization", [value], [self.array(width), self.array(width)], epsilon=0.01)
 
-    def function(self, value: Any) -> Any:
-        self.parts.add("a function")
-        if self.random.random() < 0.6:
-            class_name = self.random.choice(("Absolute", "Square", "Sin", "Cos", "Negative", "Celu", "LogSoftmax"))
-            return self.operation(class_name, [value])
-        if self.random.random() < 0.5:
-            return self.operation("Gelu", [value], approximate=self.random.random() < 0.5)
-        return self.operation(self.random.choice(("Sqrt", "Rsqrt", "Reciprocal", "Log", "Log1p")), [self.above(value)])
-
-    def above(self, value: Any) -> Any:
-        """Numbers above a half."""
-        return self.operation("Add", [self.operation("Absolute", [value])], 0.5)
-
-    def quotient_or_power(self, one: Any, other: Any) -> Any:
-        if self.random.random() < 0.5:
-            return self.operation("Divide", [one, self.above(other)])
-        return self.operation("Power", [self.above(other), self.operation("Tanh", [one])])
-
-    def picked_features(self, value: Any, width: int) -> tuple[Any, int]:
-        """Some of the features of a sequence, or of one of its steps."""
-        self.parts.add("some of the features")
-        first = self.random.randrange(width)
-        dots = {"class_name": "__ellipsis__", "config": {}}
-        return self.operation("GetItem", [value], [dots, _slice(first, None)]), width - first
+    def normalization(self, value: Any, width: int) -> Any:
+        of_all = self.random.random() < 0.3
+        shape, axis = ((), []) if of_all else ((width,), [-1])
+        weights = [self.array(*shape), self.positive(*shape)]
+        return self.add("Normalization", [value], weights, axis=axis, invert=self.random.random() < 0.3)
 
     def summary(self, value: Any, width: int) -> tuple[Any, int]:
         """A sequence to one vector."""
@@ -390,11 +373,7 @@ class RandomModel:
             step = self.random.randint(-3, min(self.steps_of(value), 4) - 1)
             self.parts.add("a step from the front" if step >= 0 else "a step from the end")
             if self.random.random() < 0.3:
-                return self.add(kind, [value], [], [_slice(), step, _slice(None, 1)]), 1
-            return self.add(kind, [value], [], [_slice(), step]), width
+                return self.add(kind, [value], [], [piece(), step, piece(None, 1)]), 1
+            return self.add(kind, [value], [], [piece(), step]), width
         axis = {} if kind.startswith("Global") else {"axis": 1}
         return self.add(kind, [value], [], **axis), width
-
-
-def _slice(start: int | None = None, stop: int | None = None) -> dict[str, Any]:
-    return {"class_name": "__slice__", "config": {"start": start, "stop": stop, "step": None}}

@@ -145,10 +145,16 @@ DOTS = {"class_name": "__ellipsis__", "config": {}}
         ("Lambda", {}, "nothing in a file is executed"),
         ("Bidirectional", {}, "the backward half needs the last step first"),
         ("Conv1D", {"filters": 3, "kernel_size": [3], "padding": "same"}, "looks at later steps"),
-        ("Conv1D", {"filters": 3, "groups": 3}, "groups"),
+        ("Conv1D", {"filters": 3, "groups": 2}, "2 groups do not divide 3 features into 3"),
         ("Conv1D", {"filters": 3, "kernel_size": 1 << 15}, "its window is"),
         ("MaxPooling1D", {"pool_size": 2, "padding": "same"}, "looks at later steps"),
+        ("MaxPooling1D", {"pool_size": 2, "padding": "same"}, "train the model with padding='valid'"),
         ("Concatenate", {}, "one value"),
+        ("Reshape", {"target_shape": [3, 5]}, "another shape"),
+        ("Normalization", {"axis": [0]}, "numbers for each sequence"),
+        ("Normalization", {"axis": [[1]]}, "numbers for each sequence"),
+        ("Normalization", {"mean": [1, 2], "variance": [1, 2]}, "mean is no list of numbers of the shape (3,)"),
+        ("Normalization", {"axis": [1, 2]}, "implies mean and variance of (5, 3), the file has none"),
         ("BatchNormalization", {"axis": [1, 2]}, "over time"),
         ("LayerNormalization", {"axis": [1, 2]}, "over time"),
         ("GroupNormalization", {}, "over time"),
@@ -203,6 +209,12 @@ def test_a_layer_that_cannot_be_stepped_is_refused_by_name_with_the_reason(class
     assert "'culprit'" in text
     assert class_name in text
     assert said in text
+
+
+def test_a_distributed_reshape_that_is_not_flatten_is_refused():
+    inner = {"class_name": "Reshape", "config": {"target_shape": [1, 3]}}
+
+    assert "it gives the steps another shape" in refusal([layer("TimeDistributed", layer=inner), LSTM, DENSE])
 
 
 def test_sequences_that_end_before_the_first_output_are_refused():

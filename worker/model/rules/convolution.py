@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from worker.model.files.weights import WAY_OUT
+from worker.model.files.weights import WAY_OUT, Array
 from worker.model.program import Node
 from worker.model.rules.activation import activation
 from worker.model.rules.context import OR_BUFFER, Layer, shown, weighted
@@ -22,14 +22,16 @@ WINDOW_MAX = 1 << 12
 
 def conv1d(layer: Layer) -> Node:
     """`padding` causal or valid."""
-    causal = _is_causal(layer)
+    causal = _is_causal(layer, "kernel_size")
     filters, size, stride, dilation = (
         _whole(layer, key) for key in ("filters", "kernel_size", "strides", "dilation_rate")
     )
-    if layer.config.get("groups", 1) != 1:
-        raise layer.refused("groups are not supported", "build the model with groups=1")
+    groups = _whole(layer, "groups")
+    if layer.width % groups or filters % groups:
+        raise layer.refused(f"{groups} groups do not divide {layer.width} features into {filters}", WAY_OUT)
     _check_window(layer, size, dilation)
-    kernel, bias = weighted(layer, [(size, layer.width, filters)], (filters,))
+    kernel, bias = weighted(layer, [(size, layer.width // groups, filters)], (filters,))
+    kernel = _of_all_features(kernel, groups)
     rows = kernel.reshape(size * layer.width, filters)
     function = activation(layer)
 
@@ -39,9 +41,18 @@ def conv1d(layer: Layer) -> Node:
     return windowed(layer, size, stride, dilation, filters, answer, causal)
 
 
+def _of_all_features(kernel: Array, groups: int) -> Array:
+    """A kernel (size, F / groups, filters) of which each group sees its part → (size, F, filters) with zeros."""
+    size, features, filters = kernel.shape
+    wide = np.zeros((size, groups, features, groups, filters // groups), np.float32)
+    for group, part in enumerate(np.split(kernel, groups, axis=-1)):
+        wide[:, group, :, group] = part
+    return wide.reshape(size, groups * features, filters)
+
+
 def depthwise_conv1d(layer: Layer) -> Node:
     """Each feature by itself; Keras has it with valid padding only, or `same`."""
-    causal = _is_causal(layer)
+    causal = _is_causal(layer, "kernel_size")
     size, stride, dilation = (_whole(layer, key) for key in ("kernel_size", "strides", "dilation_rate"))
     multiplier = _whole(layer, "depth_multiplier")
     filters = layer.width * multiplier
@@ -57,7 +68,7 @@ def depthwise_conv1d(layer: Layer) -> Node:
 
 def separable_conv1d(layer: Layer) -> Node:
     """Depthwise, then a product over the features."""
-    causal = _is_causal(layer)
+    causal = _is_causal(layer, "kernel_size")
     filters, size, stride, dilation = (
         _whole(layer, key) for key in ("filters", "kernel_size", "strides", "dilation_rate")
     )
@@ -92,7 +103,7 @@ def _pooling(layer: Layer, answer: Callable[[Any, Any], Any]) -> Node:
     size = _whole(layer, "pool_size")
     stride = size if layer.config.get("strides") is None else _whole(layer, "strides")
     _check_window(layer, size, 1)
-    if _is_causal(layer):
+    if _is_causal(layer, "pool_size"):
         raise layer.refused("pooling has no causal padding", "build the model with padding='valid'")
     return windowed(layer, size, stride, 1, layer.width, answer)
 
@@ -134,12 +145,18 @@ def _ends(layer: Layer, key: str) -> tuple[int, int]:
     return both[0], both[1]
 
 
-def _is_causal(layer: Layer) -> bool:
+def _is_causal(layer: Layer, size: str) -> bool:
+    """`size` is the key of the window's."""
     layer.check_sequence()
     layer.check_channels_last()
     padding = layer.config.get("padding", "valid")
+    if padding == "same" and _whole(layer, size) == 1:
+        return False
     if padding == "same":
-        raise layer.refused("padding='same' looks at later steps", f"train the model with padding='causal'{OR_BUFFER}")
+        # Keras has causal padding in Conv1D only.
+        instead = "causal" if layer.class_name == "Conv1D" else "valid"
+        way_out = f"train the model with padding='{instead}'{OR_BUFFER}"
+        raise layer.refused("padding='same' looks at later steps", way_out)
     if padding not in ("valid", "causal"):
         raise layer.refused(f"padding is {shown(padding)}", WAY_OUT)
     return bool(padding == "causal")

@@ -21,7 +21,7 @@ def _check_sequence(layer: Layer) -> None:
 
 def _over_time(layer: Layer) -> None:
     """Of an operation: Raises ModelNotStreamable unless its axis is time."""
-    if layer.config.get("axis") not in (1, [1]):
+    if layer.config.get("axis") not in (1, [1], -2, [-2]):
         raise layer.refused("its axis is not time", "reduce over axis=1, or use a layer that works on each step")
 
 
