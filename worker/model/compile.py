@@ -21,8 +21,9 @@ from worker.model.graph import INPUT, Graph, Origin, Place, read_graph
 from worker.model.heads import could_be_buffered, heads_of
 from worker.model.masks import check_mask, masks_of, passes_mask
 from worker.model.program import ALWAYS, Node, StepProgram, Wiring
+from worker.model.rules.constants import with_constant
 from worker.model.rules.context import OR_BUFFER, Layer
-from worker.model.rules.operators import OPERATORS, with_constant
+from worker.model.rules.operators import OPERATORS
 from worker.model.rules.positions import at_each_position
 from worker.model.rules.table import (
     FLATTENING,

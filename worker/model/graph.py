@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from worker.errors import ModelNotStreamable
-from worker.model.calls import plain_call
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import WAY_OUT
 from worker.model.inputs import IDS_MAX, ModelInput, inputs_of
+from worker.model.rules.constants import constant_side
 from worker.model.rules.context import is_whole, shown
+from worker.model.rules.table import ATTENTION
 
 LAYERS_MAX = 1000
 CONNECTIONS_MAX = 10_000
 """Of all calls of one model."""
 NAME_CHARACTERS_MAX = 200
 MODEL_CLASSES = ("Sequential", "Functional")
-OPERATION_MODULES = ("keras.src.ops", "keras.ops", "keras.src.activations")
 INPUT = 0
 """The number of the value that is the sample."""
 
@@ -144,7 +144,7 @@ class _Reader:
         sound = isinstance(name, str) and 1 <= len(name) <= NAME_CHARACTERS_MAX and name.isprintable()
         if not sound or len(class_name) > NAME_CHARACTERS_MAX:
             raise self._refused(f"layer {number} has the name {shown(name)}")
-        return {**layer, "config": {**config, "name": name}}
+        return {**layer, "config": {**config, "name": name, **constant_side(layer.get("inbound_nodes"))}}
 
     def _sequential(self, entries: list[dict[str, Any]], above: str, given: list[int]) -> list[int]:
         if len(given) != 1:
@@ -170,7 +170,7 @@ class _Reader:
                 continue
             nodes = entry.get("inbound_nodes")
             for number, node in enumerate(nodes if isinstance(nodes, list) else []):
-                called, call = plain_call(entry, node)
+                called, call = _attention_call(entry, node)
                 calls.append((called, number, *self._arguments(called, call)))
         self._compute(calls, known, above)
         outputs = []
@@ -224,7 +224,7 @@ class _Reader:
         if entry.get("module") is None:
             is_layer = "trainable" in entry["config"] or entry["class_name"] == "SpatialDropout1D"
             return self._file.keras_major >= 3 and "inbound_nodes" in entry and not is_layer
-        return str(entry["module"]).startswith(OPERATION_MODULES)
+        return str(entry["module"]).startswith(("keras.src.ops", "keras.ops", "keras.src.activations"))
 
     def _origins(self, masks: Sequence[int]) -> frozenset[Origin]:
         """What makes up a mask that Keras 3 saved as operations; nothing where every step counts."""
@@ -309,6 +309,22 @@ class _Reader:
 
     def _refused(self, what: str) -> ModelNotStreamable:
         return ModelNotStreamable(f"{self._file.path}: {what}", WAY_OUT)
+
+
+def _attention_call(entry: dict[str, Any], node: Any) -> tuple[dict[str, Any], Any]:
+    """Of an attention layer of Keras 3: its values in the order of its arguments, its causal mask in its configuration.
+
+    What other arguments there are is left as it is, and so are all other layers.
+    """
+    keywords = node.get("kwargs") if isinstance(node, dict) else None
+    if entry["class_name"] not in ATTENTION or not isinstance(keywords, dict):
+        return entry, node
+    given = [keywords[key] for key in ("query", "value", "key") if keywords.get(key) is not None]
+    others = {key: value for key, value in keywords.items() if key not in ("query", "value", "key")}
+    causal = {"use_causal_mask": others.pop("use_causal_mask", None) or False}
+    others = {key: value for key, value in others.items() if value is not False}
+    arguments = [*node["args"], *given] if isinstance(node.get("args"), list) else node.get("args")
+    return {**entry, "config": {**entry["config"], **causal}}, {**node, "args": arguments, "kwargs": others}
 
 
 def _ids(places: Sequence[Place], inputs: Sequence[int]) -> dict[int, int]:
