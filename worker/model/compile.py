@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from worker.errors import ModelNotStreamable
+from worker.model.files.legacy import is_custom
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import Array
 from worker.model.graph import INPUT, Graph, Origin, Place, read_graph
@@ -28,6 +29,7 @@ from worker.model.rules.positions import at_each_position
 from worker.model.rules.table import (
     FLATTENING,
     OF_A_GRID,
+    ONLY_KERAS,
     OPERATIONS,
     POSITION_WISE,
     REASONS,
@@ -51,9 +53,14 @@ def compile_model(file: ModelFile, timesteps: int | None = None) -> StepProgram:
     try:
         return compiler.program()
     except ModelNotStreamable as error:
-        if could_be_buffered(graph) or not error.hint.endswith(OR_BUFFER):
+        if (could_be_buffered(graph) and _loads(file, graph)) or not error.hint.endswith(OR_BUFFER):
             raise
         raise ModelNotStreamable(error.message, error.hint.removesuffix(OR_BUFFER)) from error
+
+
+def _loads(file: ModelFile, graph: Graph) -> bool:
+    """Whether Keras loads the file: it finds no operators in HDF5 files, which do not say where classes come from."""
+    return "module" in file.configuration or not any(place.is_operation for place in graph.places)
 
 
 class _Compiler:
@@ -144,7 +151,7 @@ class _Compiler:
             way_out = (
                 f"train it without this layer{OR_BUFFER}"
                 if layer.class_name in REASONS
-                else "the layers that can be stepped are in docs/models.md"
+                else f"the layers that can be stepped are in docs/models.md{OR_BUFFER * _is_of_keras(layer)}"
             )
             if layer.class_name == "Lambda":
                 way_out = "build the model from Keras' own layers"
@@ -308,8 +315,13 @@ def _check_shapes(layer: Layer, inputs: list[Value]) -> None:
     for each in inputs:
         if each.shape is not None and layer.class_name not in SHAPED:
             shape = " x ".join(map(str, each.shape))
-            way_out = "put Flatten or TimeDistributed(Flatten()) before it"
+            way_out = f"put Flatten or TimeDistributed(Flatten()) before it{OR_BUFFER}"
             raise layer.refused(f"the steps that reach it have the shape {shape}", way_out)
+
+
+def _is_of_keras(layer: Layer) -> bool:
+    """Of a class that is not known; Keras loads none of a user's own in its safe mode."""
+    return layer.is_operation or layer.class_name in ONLY_KERAS
 
 
 def _as_it_is(layer: Layer) -> tuple[list[int | None], ...]:
@@ -324,7 +336,9 @@ def _distributed(layer: Layer) -> Layer:
     config = inner.get("config") if isinstance(inner, dict) else None
     served = class_name in (*ROW_WISE, *FLATTENING) or (layer.shape is not None and class_name in OF_A_GRID)
     if not served or not isinstance(class_name, str) or not isinstance(config, dict):
-        raise layer.refused("what it distributes does not work on single steps", "distribute a Dense layer")
+        runs = isinstance(inner, dict) and not is_custom(inner) and class_name in {*RULES, *REASONS, *ONLY_KERAS}
+        way_out = f"distribute a Dense layer{OR_BUFFER * (runs and class_name != 'Lambda')}"
+        raise layer.refused("what it distributes does not work on single steps", way_out)
     return replace(layer, class_name=class_name, config={**config, "name": layer.name})
 
 

@@ -19,13 +19,19 @@ from worker.model.rules.cells import layers_of_cells
 from worker.model.rules.context import OR_BUFFER, Layer, weighted
 from worker.model.rules.convolution import zeros_before
 from worker.model.rules.elementwise import stateless
-from worker.model.rules.table import ATTENTION, NOTHING_AT_INFERENCE, RULES, WINDOWS
+from worker.model.rules.table import ATTENTION_RULES, NOTHING_AT_INFERENCE, RULES, WINDOWS
 from worker.model.value import Value
 
 PADDED, JOINED, WEIGHTS, WEIGHTED = "padded", "joined", "weights", "weighted"
 NEXT = {
-    PADDED: ("zeros before a sequence must be followed by a convolution or pooling", "use Conv1D(padding='causal')"),
-    JOINED: ("a flattened sequence joined with something else must be followed by Dense", "put Dense right behind it"),
+    PADDED: (
+        "zeros before a sequence must be followed by a convolution or pooling",
+        f"use Conv1D(padding='causal'){OR_BUFFER}",
+    ),
+    JOINED: (
+        "a flattened sequence joined with something else must be followed by Dense",
+        f"put Dense right behind it{OR_BUFFER}",
+    ),
     WEIGHTS: (
         "a softmax over time must be multiplied with a sequence, and that summed over time",
         f"end the attention in Multiply and a sum over axis=1{OR_BUFFER}",
@@ -36,6 +42,7 @@ NEXT = {
     ),
 }
 """What an unfinished value of each kind needs, and the way out where it does not get it."""
+ONE_LENGTH = f"give its branches the same strides and windows{OR_BUFFER}"
 EACH_NUMBER = ("Activation", "LeakyReLU", "ReLU", "ELU", "Rescaling", "BatchNormalization")
 """Layers that may lie between joining and Dense."""
 
@@ -80,9 +87,9 @@ def finished(layer: Layer, inputs: list[Value], steps: int | None, add: Add) -> 
         return _each_part(layer, inputs[0], steps, add)
     if kinds == [WEIGHTED] and layer.class_name in ("Sum", "Mean", "GlobalAveragePooling1D"):
         if layer.class_name != "GlobalAveragePooling1D" and layer.config.get("axis") not in (1, -2, [1], [-2]):
-            raise layer.refused("its axis is not time", "reduce over axis=1")
+            raise layer.refused("its axis is not time", f"reduce over axis=1{OR_BUFFER}")
         if layer.flag("keepdims"):
-            raise layer.refused("it keeps the dimension of time", "build the model without keepdims")
+            raise layer.refused("it keeps the dimension of time", f"build the model without keepdims{OR_BUFFER}")
         return _pooled(layer, inputs[0].parts, layer.class_name != "Sum", add)
     if kinds in ([WEIGHTS, "sequence"], ["sequence", WEIGHTS]) and layer.class_name == "Dot":
         return _dot(layer, inputs, add)
@@ -109,9 +116,11 @@ def _weighted(layer: Layer, inputs: list[Value]) -> Value:
     _check_unmasked(layer, inputs)
     scores, values = sorted(inputs, key=lambda each: each.kind != WEIGHTS)
     if scores.width not in (1, values.width):
-        raise layer.refused(f"{scores.width} weights a step meet {values.width} features", "give them one width")
+        raise layer.refused(
+            f"{scores.width} weights a step meet {values.width} features", f"give them one width{OR_BUFFER}"
+        )
     if scores.schedule != values.schedule:
-        raise layer.refused("its inputs have different lengths", "give its branches the same strides and windows")
+        raise layer.refused("its inputs have different lengths", ONE_LENGTH)
     first = max(scores.exact_from, values.exact_from)
     return replace(values, kind=WEIGHTED, parts=(scores, values), exact_from=first)
 
@@ -120,7 +129,9 @@ def _dot(layer: Layer, inputs: list[Value], add: Add) -> Value:
     """With one weight a step it is Multiply and the sum over time at once."""
     parts = _weighted(layer, inputs).parts
     if layer.config.get("axes") not in (1, [1, 1]) or layer.flag("normalize") or parts[0].width != 1:
-        raise layer.refused("it is not a sum over time with one weight a step", "multiply, and sum over axis=1")
+        raise layer.refused(
+            "it is not a sum over time with one weight a step", f"multiply, and sum over axis=1{OR_BUFFER}"
+        )
     return _pooled(layer, parts, False, add)
 
 
@@ -179,12 +190,15 @@ def _each_part(layer: Layer, joined: Value, steps: int | None, add: Add) -> Valu
 
 def check_alike(layer: Layer, inputs: list[Value]) -> None:
     """Of a layer with several values. Raises ModelNotStreamable where they cannot be put together step by step."""
-    if layer.class_name in ATTENTION:
+    if layer.class_name in ATTENTION_RULES:
         _check_unmasked(layer, inputs)
     kinds = sorted({each.kind for each in inputs})
     if len(kinds) != 1 and kinds != ["end", "last"]:
-        raise layer.refused(f"its inputs are of different kinds ({' and '.join(kinds)})", "end its branches alike")
+        raise layer.refused(
+            f"its inputs are of different kinds ({' and '.join(kinds)})", f"end its branches alike{OR_BUFFER}"
+        )
     if kinds == ["flat"]:
-        raise layer.refused("it joins flattened sequences", "join them before Flatten, or by Concatenate and Dense")
+        way_out = f"join them before Flatten, or by Concatenate and Dense{OR_BUFFER}"
+        raise layer.refused("it joins flattened sequences", way_out)
     if len({each.schedule for each in inputs}) != 1:
-        raise layer.refused("its inputs have different lengths", "give its branches the same strides and windows")
+        raise layer.refused("its inputs have different lengths", ONE_LENGTH)

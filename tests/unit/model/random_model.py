@@ -56,6 +56,7 @@ class RandomModel:
         self._inputs: list[list[Any]] = [["input", 0, 0]]
         self.masked = False
         self.keras_major = 3
+        self.is_zip = True
         self.parts: set[str] = set()
         """What is in it besides the classes of its layers."""
 
@@ -103,7 +104,7 @@ class RandomModel:
         """Of one output, or of a list of them."""
         outputs = [[*each, 0] for each in output] if isinstance(output, list) else [*output, 0]
         inner = {"layers": self._layers, "input_layers": self._inputs, "output_layers": outputs}
-        configuration = {"class_name": "Functional", "config": inner}
+        configuration = {"class_name": "Functional", "config": inner} | ({"module": "keras"} if self.is_zip else {})
         return compile_model(ModelFile(Path("random.keras"), configuration, self.keras_major, self._weights), timesteps)
 
     def refusal(self, output: Any, timesteps: int | None = TIMESTEPS) -> str:

@@ -133,3 +133,38 @@ def test_a_function_of_a_masked_value_drops_the_mask():
 
     wanted = np.where(samples > 0, samples, 0.1 * samples).mean(axis=1)
     assert np.allclose(average.whole(samples)[:, -1], wanted)
+
+
+def refusal_of_a_classifier(middle: Any, is_zip: bool = True) -> str:
+    model = RandomModel(1, features=3, fixed=True)
+    model.is_zip = is_zip
+    last = model.recurrence(3, 2)
+    value = model.add(last[0], [middle(model)], last[1], **last[2], return_sequences=False)
+    weights = [model.array(2, 1), model.array(1)]
+    return model.refusal(model.add("Dense", [value], weights, units=1, activation="sigmoid"))
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_buffer_mode_is_named_only_where_keras_loads_the_operators(is_zip):
+    found = refusal_of_a_classifier(lambda model: model.operation("Cumsum", [model.input]), is_zip)
+
+    assert ("--mode buffer" in found) == is_zip
+
+
+@pytest.mark.parametrize(("class_name", "is_named"), [("Conv1D", True), ("EinsumDense", True), ("Mine", False)])
+def test_buffer_mode_is_named_for_layers_of_keras_that_are_distributed(class_name, is_named):
+    inner = {"class_name": class_name, "config": {}}
+    found = refusal_of_a_classifier(lambda model: model.add("TimeDistributed", [model.input], [], layer=inner))
+
+    assert "what it distributes does not work on single steps" in found
+    assert ("--mode buffer" in found) == is_named
+
+
+@pytest.mark.parametrize("class_name", ["GroupQueryAttention", "GroupedQueryAttention"])
+def test_attention_of_groups_is_refused_for_what_it_is_in_both_kinds_of_files(class_name):
+    def attended(model: RandomModel) -> Any:
+        value = model.add(class_name, [model.input, model.input], [])
+        model.call_with({"use_causal_mask": True})
+        return value
+
+    assert "groups of queries are not supported" in refusal_of_a_classifier(attended)

@@ -14,8 +14,9 @@ from worker.model.rules.context import OR_BUFFER, Layer, shown
 
 PARAMETER_MAX = 3e38
 """Of a slope, scale or offset: the largest float32, rounded down."""
-ONLY_KERAS = ("glu", "sparsemax")
-"""Functions of Keras of which one halves the features, and the other is not what its name says (Keras 3.15)."""
+ONLY_KERAS = ("sparsemax",)
+"""Of which Keras 3.15 computes something else than the name says. It does not run models with glu, which halves the
+features."""
 OVER_STEPS = "a softmax over all steps needs all of them"
 
 

@@ -185,7 +185,8 @@ def windowed(
     padding = layer.padding + kept * causal
     if padding > kept:
         raise layer.refused(
-            f"{padding} zeros before the sequence are more than its window reaches back", f"pad by at most {kept}"
+            f"{padding} zeros before the sequence are more than its window reaches back",
+            f"pad by at most {kept}{OR_BUFFER}",
         )
     schedule = Schedule(kept + 1 - padding + skipped, stride)
     holds = stride > 1 or layer.waits

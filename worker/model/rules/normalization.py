@@ -8,7 +8,7 @@ import numpy as np
 
 from worker.model.files.weights import WAY_OUT, Array
 from worker.model.program import Node
-from worker.model.rules.context import Layer, shown
+from worker.model.rules.context import OR_BUFFER, Layer, shown
 from worker.model.rules.elementwise import scale_and_shift, stateless
 from worker.model.rules.stepwise import by_step
 
@@ -21,7 +21,9 @@ SQUARES_MIN = 1e-12
 def _over_features(layer: Layer) -> None:
     """Raises ModelNotStreamable for any axis that is or includes time."""
     if layer.kind == "flat" or not layer.is_over_features(layer.config.get("axis", -1)):
-        raise layer.refused("it normalises over time, so every step depends on later ones", "normalise over axis=-1")
+        # Keras 3.15 does not run RMSNormalization over time either.
+        way_out = f"normalise over axis=-1{OR_BUFFER * (layer.class_name != 'RMSNormalization')}"
+        raise layer.refused("it normalises over time, so every step depends on later ones", way_out)
 
 
 def _vectors(layer: Layer, names: list[str], rows: tuple[int, int] | None = None) -> list[Array]:

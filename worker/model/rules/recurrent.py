@@ -15,7 +15,7 @@ from worker.model.files.weights import Array
 from worker.model.kernel.operations import KernelOp, Operation, activation_code
 from worker.model.program import Node
 from worker.model.rules.activation import activation
-from worker.model.rules.context import Layer, weighted
+from worker.model.rules.context import OR_BUFFER, Layer, weighted
 from worker.model.scratch import Scratch
 
 
@@ -24,7 +24,7 @@ def check_recurrent(layer: Layer) -> None:
     if layer.flag("go_backwards"):
         raise layer.refused("it reads the sequence backwards, so its first step needs the last sample")
     if layer.flag("return_state"):
-        raise layer.refused("it also returns its state", "build the model without return_state")
+        raise layer.refused("it also returns its state", f"build the model without return_state{OR_BUFFER}")
     if layer.flag("time_major"):
         raise layer.refused("it wants time as the first axis", "build the model without time_major")
     layer.check_sequence()
