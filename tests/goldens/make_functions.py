@@ -32,7 +32,7 @@ NAMES = (
     "tanh_shrink",
 )
 """All activations of Keras 3 that are served."""
-ALSO_HDF5 = ("activation_layers", "operators", "picked_features", "each_step_by_itself")
+ALSO_HDF5 = ("activation_layers", "operators_with_constants", "picked_features", "each_step_by_itself")
 SHORTEST = {"picked_features": 3}
 """Steps of the first prefix that has an answer, where it is not the first."""
 
@@ -71,7 +71,7 @@ def functions(keras):
         ]
         return lay.Concatenate()([*(lay.Activation(name)(y) for name in NAMES), *recurrent])
 
-    def operators(x):
+    def operators_with_constants(x):
         """With constants, of one value and of two."""
         above = ops.abs(x) + 0.5
         each = np.array([0.5, -1.0, 2.0], np.float32)
@@ -144,7 +144,7 @@ def functions(keras):
         return lay.Dense(1, activation="sigmoid")(lay.Concatenate()(parts))
 
     of_any_length = (
-        *(activation_layers, activations, operators, functions_of_one_value, picked_features),
+        *(activation_layers, activations, operators_with_constants, functions_of_one_value, picked_features),
         *(each_step_by_itself, summaries),
     )
     of_one_length = numbers_of_each_step, numbers_of_a_flattened_sequence
