@@ -14,10 +14,13 @@ import pytest
 
 from tests.unit.model.random_grid import RandomGrid
 from tests.unit.model.random_model import PLAIN, TIMESTEPS, RandomModel
+from tests.unit.model.random_operators import above, piece
 from tests.unit.model.verifier import Verifier
+from worker.model.activations import FUNCTIONS
 from worker.model.contract import drawn_samples
 from worker.model.engines import stepper_for
 from worker.model.program import StepProgram
+from worker.model.rules.operators import OPERATORS
 from worker.model.rules.table import RULES
 
 ENGINES = ("numpy", "tensorflow")
@@ -63,9 +66,22 @@ def attention(class_name: str, *weights: Callable[[RandomModel], Any], **config:
     return build
 
 
-def picked(step: Any) -> Build:
-    everything = {"class_name": "__slice__", "config": {"start": None, "stop": None, "step": None}}
-    return lambda model, value: model.add("GetItem", [value], [], [everything, step])
+def picked(*keys: Any) -> Build:
+    return lambda model, value: model.add("GetItem", [value], [], [piece(), *keys])
+
+
+def operation(class_name: str, *given: Any, positive: bool = False, **config: Any) -> Build:
+    """Of numbers above a half where it has none for others."""
+
+    def build(model: RandomModel, value: Any) -> Any:
+        return model.operation(class_name, [above(model, value) if positive else value], *given, **config)
+
+    return build
+
+
+def quotient(class_name: str) -> Build:
+    """Of positive numbers."""
+    return lambda model, value: model.operation(class_name, [above(model, value), above(model, DENSE(model, value))])
 
 
 def recurrent(class_name: str, gates: int, **config: Any) -> list[Build]:
@@ -97,6 +113,16 @@ def grids(rank: int, *, every: bool, flatten: bool) -> Build:
     return build
 
 
+def normalised_and_joined(model: RandomModel, value: Any) -> Any:
+    """A flattened sequence and a vector, with a number of its own for each of their numbers."""
+    numbers = TIMESTEPS * WIDTH + WIDTH
+    parts = [model.add("Flatten", [value], []), picked(-1)(model, value)]
+    joined = model.add("Concatenate", parts, [])
+    weights = [*(model.array(numbers) for _ in range(3)), model.positive(numbers)]
+    normalised = model.add("BatchNormalization", [joined], weights)
+    return model.add("Dense", [normalised], [model.array(numbers, 2), model.array(2)], units=2)
+
+
 MASKED, OTHER_MASK = layer("Masking", mask_value=0.5), layer("Masking", mask_value=-1.0)
 DENSE = layer("Dense", array(WIDTH, WIDTH), array(WIDTH), units=WIDTH, activation="tanh")
 STRIDED = layer("Conv1D", array(2, WIDTH, WIDTH), array(WIDTH), filters=WIDTH, kernel_size=[2], strides=[2])
@@ -105,6 +131,9 @@ POOLINGS: dict[str, dict[str, Any]] = {
     **{name: {} for name in ("GlobalAveragePooling1D", "GlobalMaxPooling1D")},
     **{name: {"axis": 1} for name in ("Mean", "Max", "Min", "Sum")},
 }
+
+OF_POSITIVE = ("Sqrt", "Rsqrt", "Reciprocal", "Log", "Log1p")
+PARAMETERS = {"Clip": {"x_min": -0.5, "x_max": 1}, "Threshold": {"threshold": 0.1, "default_value": -0.3}}
 
 SEQUENCES: dict[str, list[Build]] = {
     "LSTM": recurrent("LSTM", 4),
@@ -115,21 +144,41 @@ SEQUENCES: dict[str, list[Build]] = {
     "ConvLSTM2D": [grids(2, every=True, flatten=True)],
     "GlobalAveragePooling2D": [grids(2, every=True, flatten=False)],
     **{name: [layer(name, rate=0.3)] for name in (*PLAIN, "Identity")},
-    "Activation": [layer("Activation", activation="softsign")],
+    "Activation": [branches("Concatenate", *(layer("Activation", activation=name) for name in sorted(FUNCTIONS)))],
     "Softmax": [layer("Softmax")],
     "LeakyReLU": [layer("LeakyReLU", negative_slope=0.2), layer("LeakyReLU", negative_slope=1.5)],
     "ReLU": [layer("ReLU", max_value=1.5, negative_slope=0.1, threshold=0.2)],
     "ELU": [layer("ELU", alpha=0.7)],
-    "Rescaling": [layer("Rescaling", scale=0.7, offset=0.1)],
+    "Rescaling": [
+        layer("Rescaling", scale=0.7, offset=0.1),
+        layer("Rescaling", scale=[0.7, -1.0, 2.0], offset=[0.1, 0.0, -0.3]),
+        *(operation(name, [0.5, -1.0, 2.0]) for name in ("Add", "Subtract", "Multiply", "TrueDivide")),
+        after(operation("Subtract", first=1), operation("Negative")),
+    ],
+    **{name: [quotient(name), operation(name, first=2, positive=True)] for name in ("Divide", "Power")},
+    **{name: [operation(name, positive=name in OF_POSITIVE, **PARAMETERS.get(name, {}))] for name in OPERATORS},
     "BatchNormalization": [
         layer("BatchNormalization", *[array(WIDTH)] * 3, positive(WIDTH)),
         layer("BatchNormalization", *[array(TIMESTEPS)] * 3, positive(TIMESTEPS), axis=1),
     ],
-    "LayerNormalization": [layer("LayerNormalization", array(WIDTH), array(WIDTH), epsilon=0.01)],
+    "LayerNormalization": [
+        layer("LayerNormalization", array(WIDTH), array(WIDTH), epsilon=0.01),
+        layer("LayerNormalization", array(WIDTH), epsilon=0.01, rms_scaling=True),
+    ],
     "RMSNormalization": [layer("RMSNormalization", array(WIDTH))],
     "UnitNormalization": [layer("UnitNormalization")],
-    "Normalization": [layer("Normalization", array(WIDTH), positive(WIDTH))],
-    "PReLU": [layer("PReLU", array(1, WIDTH), shared_axes=[1]), layer("PReLU", array(TIMESTEPS, WIDTH))],
+    "Normalization": [
+        layer("Normalization", array(WIDTH), positive(WIDTH)),
+        layer("Normalization", array(), positive(), axis=[]),
+        layer("Normalization", array(TIMESTEPS, WIDTH), positive(TIMESTEPS, WIDTH), axis=[1, 2]),
+        layer("Normalization", array(TIMESTEPS), positive(TIMESTEPS), axis=1, invert=True),
+    ],
+    "PReLU": [
+        layer("PReLU", array(1, WIDTH), shared_axes=[1]),
+        layer("PReLU", array(TIMESTEPS, WIDTH)),
+        layer("PReLU", array(TIMESTEPS, 1), shared_axes=[2]),
+        layer("PReLU", array(1, 1), shared_axes=[1, 2]),
+    ],
     **{
         name: [
             branches(name, DENSE, DENSE),
@@ -152,6 +201,7 @@ SEQUENCES: dict[str, list[Build]] = {
     ],
     "Conv1D": [
         STRIDED,
+        layer("Conv1D", array(2, 1, 6), array(6), filters=6, kernel_size=[2], groups=3),
         layer("Conv1D", array(3, WIDTH, 2), array(2), filters=2, kernel_size=[3], padding="causal", dilation_rate=[2]),
         after(STRIDED, layer("Conv1D", array(2, WIDTH, 2), array(2), filters=2, kernel_size=[2])),
     ],
@@ -174,16 +224,20 @@ SEQUENCES: dict[str, list[Build]] = {
     ],
     "Attention": [attention("Attention", use_scale=False)],
     "AdditiveAttention": [attention("AdditiveAttention", array(WIDTH), use_scale=True)],
+    "GetItem": [picked(piece(), piece(1, 3)), after(STRIDED, picked(piece(1, -1), piece(None, 2)))],
     "Cropping1D": [layer("Cropping1D", cropping=[1, 2])],
 }
 """What gives a sequence is read out by its newest step."""
 VECTORS: dict[str, list[Build]] = {
-    "Dense": [after(layer("Flatten"), layer("Dense", array(TIMESTEPS * WIDTH, 2), array(2), units=2))],
+    "Dense": [
+        after(layer("Flatten"), layer("Dense", array(TIMESTEPS * WIDTH, 2), array(2), units=2)),
+        lambda model, value: normalised_and_joined(model, value),
+    ],
     "InputLayer": [lambda model, value: model.add("Concatenate", [picked(-1)(model, value), static(model)], [])],
     "ConvLSTM1D": [grids(1, every=False, flatten=True), grids(1, every=False, flatten=False)],
     "ConvLSTM2D": [grids(2, every=False, flatten=True)],
     "GlobalAveragePooling2D": [grids(2, every=False, flatten=False)],
-    "GetItem": [picked(-2), picked(3), after(MASKED, DENSE, picked(-1))],
+    "GetItem": [picked(-2), picked(3), after(MASKED, DENSE, picked(-1)), picked(3, piece(1, None))],
     **{
         name: [after(*before, layer(name, **config)) for before in ((), (MASKED,), (STRIDED,))]
         for name, config in POOLINGS.items()
@@ -224,7 +278,7 @@ def compiled(build: Build) -> StepProgram:
 
 
 def test_every_rule_has_an_entry_with_the_layer():
-    assert set(ENTRIES) == set(RULES)
+    assert set(ENTRIES) == {*RULES, *OPERATORS}
     for name, builds in ENTRIES.items():
         for build in builds:
             assert name in {row.class_name for row in compiled(build).plan}

@@ -166,7 +166,7 @@ def _without_activation(path: Path, model: Any) -> str:
             "buffer mode serves models of one output per sequence; causal ones are stepped: leave out --mode buffer",
         )
     head = model.layers[-1]
-    name = activation_name(getattr(getattr(head, "activation", None), "__name__", None))
+    name = activation_name(keras.activations.serialize(getattr(head, "activation", keras.activations.linear)))
     if name not in HEADS or not isinstance(head, keras.layers.Dense | keras.layers.Activation):
         raise ModelNotStreamable(
             f"{path} ends in {type(head).__name__} {head.name!r} with activation {name!r}",
@@ -205,12 +205,12 @@ def _evaluation(path: Path, model: Any, inputs: tuple[ModelInput, ...], fixed: i
         given = np.where(known[:, None, None], samples, np.float32(0))
         try:
             answers = traced(*[tf.constant(part, tf.float32) for part in split(given, inputs)])
-        except (ValueError, TypeError, tf.errors.InvalidArgumentError) as error:
-            if fixed is not None:
-                raise
+        except (ValueError, TypeError, tf.errors.InvalidArgumentError, tf.errors.AbortedError) as error:
             raise ModelNotStreamable(
                 f"Keras does not run {path} on {samples.shape[1]} sample(s): {_reason(error)}",
-                "build the model for a fixed number of steps, keras.Input((T, F)), and give it these weights",
+                "build the model for a fixed number of steps, keras.Input((T, F)), and give it these weights"
+                if fixed is None
+                else "make it a model that model.predict runs in this Keras",
             ) from error
         # What is no id makes Keras fail for the whole batch.
         return np.where(known[:, None], np.asarray(answers, np.float32), np.float32(np.nan))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from worker.errors import ModelNotStreamable
+from worker.model.files.legacy import is_custom
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import Array
 from worker.model.graph import INPUT, Graph, Origin, Place, read_graph
@@ -22,11 +23,14 @@ from worker.model.heads import could_be_buffered, heads_of
 from worker.model.masks import check_mask, masks_of, passes_mask
 from worker.model.precision import precision_of
 from worker.model.program import ALWAYS, Node, StepProgram, Wiring
+from worker.model.rules.constants import with_constant
 from worker.model.rules.context import OR_BUFFER, Layer
+from worker.model.rules.operators import OPERATORS
 from worker.model.rules.positions import at_each_position
 from worker.model.rules.table import (
     FLATTENING,
     OF_A_GRID,
+    ONLY_KERAS,
     OPERATIONS,
     POSITION_WISE,
     REASONS,
@@ -57,9 +61,14 @@ def compile_model(file: ModelFile, timesteps: int | None = None) -> StepProgram:
     try:
         return compiler.program()
     except ModelNotStreamable as error:
-        if (could_be_buffered(graph) and not stateful) or not error.hint.endswith(OR_BUFFER):
+        if (could_be_buffered(graph) and not stateful and _loads(file, graph)) or not error.hint.endswith(OR_BUFFER):
             raise
         raise ModelNotStreamable(error.message, error.hint.removesuffix(OR_BUFFER)) from error
+
+
+def _loads(file: ModelFile, graph: Graph) -> bool:
+    """Whether Keras loads the file: it finds no operators in HDF5 files, which do not say where classes come from."""
+    return "module" in file.configuration or not any(place.is_operation for place in graph.places)
 
 
 class _Compiler:
@@ -152,12 +161,12 @@ class _Compiler:
         return value
 
     def _by_rule(self, layer: Layer, inputs: list[Value], is_head: bool) -> Value:
-        rule = RULES.get(layer.class_name)
+        rule = RULES.get(layer.class_name) or (OPERATORS.get(layer.class_name) if layer.is_operation else None)
         if rule is None:
             way_out = (
                 f"train it without this layer{OR_BUFFER}"
                 if layer.class_name in REASONS
-                else "the layers that can be stepped are in docs/models.md"
+                else f"the layers that can be stepped are in docs/models.md{OR_BUFFER * _is_of_keras(layer)}"
             )
             if layer.class_name == "Lambda":
                 way_out = "build the model from Keras' own layers"
@@ -196,7 +205,7 @@ class _Compiler:
         widths = tuple(each.width for each in inputs)
         config = {**place.config, "name": place.name}
         class_name = place.class_name
-        if class_name in OPERATIONS and place.config.keys() <= {"name", "dtype", "axis"}:
+        if class_name in OPERATIONS and place.is_operation:
             class_name, more = OPERATIONS[class_name]
             config |= more
         if class_name == "GetItem" and place.arguments:
@@ -216,23 +225,27 @@ class _Compiler:
             is_static=bool(inputs) and all(each.is_static for each in inputs),
             is_distributed=class_name == "TimeDistributed",
             shape=first.shape,
+            is_operation=place.is_operation,
             given_mask=place.mask,
         )
         if place.arguments and class_name != "GetItem":
-            raise layer.refused("it is called with a constant", "put the constant into a layer, such as Rescaling")
+            layer = with_constant(layer, place.arguments)
         if class_name == "TimeDistributed":
             layer = _distributed(layer)
         return layer
 
     def _flattened(self, layer: Layer, value: Value) -> Value:
         layer.check_channels_last()
+        over_time = value.kind == "sequence" and not layer.is_distributed
+        if layer.class_name == "Reshape":
+            target = layer.config.get("target_shape")
+            if over_time and value.shape is None and target in _as_it_is(layer):
+                return replace(value, masks=frozenset())
+            together = ((layer.timesteps or 0) if over_time or value.kind == "flat" else 1) * layer.width
+            if target not in ([-1], [together]):
+                raise layer.refused("it gives the steps another shape", f"use Flatten{OR_BUFFER}")
         if layer.is_distributed:
             return replace(value, shape=None)
-        over_time = value.kind == "sequence"
-        if layer.class_name == "Reshape":
-            together = ((layer.timesteps or 0) if over_time else 1) * layer.width
-            if layer.config.get("target_shape") not in ([-1], [together]):
-                raise layer.refused("it gives the steps another shape", "use Flatten")
         return replace(value, kind="flat", masks=frozenset(), shape=None) if over_time else replace(value, shape=None)
 
     def _added(self, layer: Layer, node: Node, inputs: list[Value]) -> Value:
@@ -323,8 +336,18 @@ def _check_shapes(layer: Layer, inputs: list[Value]) -> None:
     for each in inputs:
         if each.shape is not None and layer.class_name not in SHAPED:
             shape = " x ".join(map(str, each.shape))
-            way_out = "put Flatten or TimeDistributed(Flatten()) before it"
+            way_out = f"put Flatten or TimeDistributed(Flatten()) before it{OR_BUFFER}"
             raise layer.refused(f"the steps that reach it have the shape {shape}", way_out)
+
+
+def _is_of_keras(layer: Layer) -> bool:
+    """Of a class that is not known; Keras loads none of a user's own in its safe mode."""
+    return layer.is_operation or layer.class_name in ONLY_KERAS
+
+
+def _as_it_is(layer: Layer) -> tuple[list[int | None], ...]:
+    """The shapes that a sequence has."""
+    return [layer.timesteps, layer.width], [-1, layer.width], [layer.timesteps, -1]
 
 
 def _distributed(layer: Layer) -> Layer:
@@ -332,29 +355,34 @@ def _distributed(layer: Layer) -> Layer:
     inner = layer.config.get("layer")
     class_name = inner.get("class_name") if isinstance(inner, dict) else None
     config = inner.get("config") if isinstance(inner, dict) else None
-    served = class_name in ROW_WISE or (layer.shape is not None and class_name in OF_A_GRID)
+    served = class_name in (*ROW_WISE, *FLATTENING) or (layer.shape is not None and class_name in OF_A_GRID)
     if not served or not isinstance(class_name, str) or not isinstance(config, dict):
-        raise layer.refused("what it distributes does not work on single steps", "distribute a Dense layer")
+        runs = isinstance(inner, dict) and not is_custom(inner) and class_name in {*RULES, *REASONS, *ONLY_KERAS}
+        way_out = f"distribute a Dense layer{OR_BUFFER * (runs and class_name != 'Lambda')}"
+        raise layer.refused("what it distributes does not work on single steps", way_out)
     return replace(layer, class_name=class_name, config={**config, "name": layer.name})
 
 
 _IRRELEVANT = ("name", "trainable", "dtype", "batch_shape", "batch_input_shape", "build_config", "seed", "rate")
 
 
-_LAYERS_WITHIN = ("layer", "cell", "cells")
+_HELD_BY_LAYERS = ("layer", "cell", "cells", "activation", "recurrent_activation")
 
 
 def _essential(config: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: _essential_within(value) if key in _LAYERS_WITHIN else value
+        key: _essential_within(value) if key in _HELD_BY_LAYERS else value
         for key, value in config.items()
         if key not in _IRRELEVANT and not key.endswith(("_initializer", "_regularizer", "_constraint"))
     }
 
 
 def _essential_within(value: Any) -> Any:
-    """Of the layer, cell or list of cells that a layer holds."""
+    """Of what a layer holds: a layer, a cell, a list of cells, an activation."""
     if isinstance(value, list):
         return [_essential_within(each) for each in value]
     config = value.get("config") if isinstance(value, dict) else None
-    return {**value, "config": _essential(config)} if isinstance(config, dict) else value
+    if not isinstance(config, dict):
+        return value
+    # The number is another one each time that the model is saved.
+    return {key: each for key, each in value.items() if key != "shared_object_id"} | {"config": _essential(config)}

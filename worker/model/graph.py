@@ -17,6 +17,7 @@ from worker.model.calls import LAYERS_MAX, Reference, are_indices, attention_cal
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import WAY_OUT
 from worker.model.inputs import IDS_MAX, ModelInput, inputs_of
+from worker.model.rules.constants import constant_side
 from worker.model.rules.context import is_whole, shown
 
 CONNECTIONS_MAX = 10_000
@@ -140,7 +141,7 @@ class _Reader:
         sound = isinstance(name, str) and 1 <= len(name) <= NAME_CHARACTERS_MAX and name.isprintable()
         if not sound or len(class_name) > NAME_CHARACTERS_MAX:
             raise self._refused(f"layer {number} has the name {shown(name)}")
-        return {**layer, "config": {**config, "name": name}}
+        return {**layer, "config": {**config, "name": name, **constant_side(layer.get("inbound_nodes"))}}
 
     def _sequential(self, entries: list[dict[str, Any]], above: str, given: list[int]) -> list[int]:
         if len(given) != 1:
@@ -223,7 +224,7 @@ class _Reader:
         if entry.get("module") is None:
             is_layer = "trainable" in entry["config"] or entry["class_name"] == "SpatialDropout1D"
             return self._file.keras_major >= 3 and "inbound_nodes" in entry and not is_layer
-        return str(entry["module"]).startswith(("keras.src.ops", "keras.ops"))
+        return str(entry["module"]).startswith(("keras.src.ops", "keras.ops", "keras.src.activations"))
 
     def _origins(self, masks: Sequence[int]) -> frozenset[Origin]:
         """What makes up a mask that Keras 3 saved as operations; nothing where every step counts."""

@@ -11,7 +11,8 @@ class TensorFlowNamespace:
     def __init__(self, tf: Any) -> None:
         self._tf = tf
         self.tanh, self.exp, self.abs, self.sqrt = tf.tanh, tf.exp, tf.abs, tf.sqrt
-        self.expm1, self.log1p = tf.math.expm1, tf.math.log1p
+        self.expm1, self.log1p, self.log = tf.math.expm1, tf.math.log1p, tf.math.log
+        self.sin, self.cos, self.sign, self.power = tf.sin, tf.cos, tf.sign, tf.pow
         self.floor, self.zeros_like = tf.floor, tf.zeros_like
         self.add, self.subtract, self.multiply = tf.add, tf.subtract, tf.multiply
         self.maximum, self.minimum, self.where = tf.maximum, tf.minimum, tf.where

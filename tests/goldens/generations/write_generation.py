@@ -90,6 +90,20 @@ def masked(keras):
     return keras.models.Model(inputs, lay.Dense(1, activation="sigmoid")(lay.Concatenate()(parts)), name="masked")
 
 
+def activation_layers(keras):
+    """Layers as activations, some named as functions are that they are not."""
+    lay = keras.layers
+    inputs = lay.Input((TIMESTEPS, FEATURES))
+    parts = [
+        lay.SimpleRNN(2, activation=lay.ELU(alpha=0.2, name="elu"))(inputs),
+        lay.SimpleRNN(2, activation=lay.LeakyReLU(alpha=0.01, name="leaky_relu"))(inputs),
+        lay.GRU(2, activation=lay.ReLU(max_value=0.3, name="relu"), recurrent_activation=lay.LeakyReLU())(inputs),
+        lay.LSTM(2, activation="mish", recurrent_activation=lay.Softmax())(inputs),
+        lay.LSTM(2, activation="gelu", recurrent_activation=lay.Softmax(axis=1))(inputs),
+    ]
+    return keras.models.Model(inputs, lay.Concatenate()(parts), name="activations")
+
+
 def with_random_weights(model, generator):
     """Fresh ones have zero biases, which forgive a bias in the wrong place."""
     model.set_weights([generator.normal(0, 0.6, weight.shape).astype(np.float32) for weight in model.get_weights()])
@@ -169,6 +183,10 @@ def main():
         model = with_random_weights(masked(keras), generator)
         save_all(model, version, stem)
         predict(model, stem, generator, left_out=0.3)
+        stem = os.path.join(folder, label + "_activations")
+        model = with_random_weights(activation_layers(keras), np.random.RandomState(8))
+        save_all(model, version, stem)
+        predict(model, stem, np.random.RandomState(9))
     if version == (2, 2):
         save_cudnn(keras, version, os.path.join(folder, label + "_cudnn"), generator)
 

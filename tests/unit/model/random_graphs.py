@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from tests.unit.model import random_operators
 from tests.unit.model.random_grid import RandomGrid
 from tests.unit.model.random_model import MERGES, TIMESTEPS, RandomModel
 from worker.model.program import StepProgram
@@ -43,6 +44,8 @@ def random_graph(model: RandomModel, blocks: int) -> RandomGraph:
         kind = chance.random()
         if chance.random() < 0.7:
             value = model.elementwise(value, width)
+        if chance.random() < 0.08:
+            value, width = random_operators.picked_features(model, value, width)
         if kind < 0.24:
             units = chance.randint(1, 4)
             value, width = model.recurrent(value, width, units), units
@@ -139,6 +142,8 @@ def branched(model: RandomModel, value: Any, width: int) -> tuple[Any, int]:
         other = model.masking(other) if model.random.random() < 0.6 else other
         model.parts.add("a mask on a branch" if other == value else "masks merged")
     one, other = model.dense(one, width, 3), model.recurrent(other, width, 3)
+    if model.random.random() < 0.25:
+        return random_operators.quotient_or_power(model, one, other), 3
     if model.random.random() < 0.3:
         return model.add("Concatenate", [one, other, value], [], axis=-1), 6 + width
     return model.add(model.random.choice(MERGES), [one, other], []), 3

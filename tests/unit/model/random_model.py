@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.unit.model import random_operators
+from tests.unit.model.random_operators import piece
 from worker.errors import ModelNotStreamable
 from worker.model.compile import compile_model
 from worker.model.files.reading import ModelFile
@@ -17,7 +19,19 @@ from worker.model.program import StepProgram
 
 TIMESTEPS = 11
 OPERATIONS = ("Mean", "Max", "Min", "Sum", "GetItem")
-ACTIVATIONS = ("linear", "tanh", "sigmoid", "relu", "softsign", "elu", "hard_sigmoid")
+ACTIVATIONS = (
+    *("linear", "tanh", "sigmoid", "relu", "softsign", "elu", "hard_sigmoid", "gelu", "mish", "silu", "hard_silu"),
+    *(
+        "celu",
+        "log_sigmoid",
+        "log_softmax",
+        "squareplus",
+        "sparse_plus",
+        "sparse_sigmoid",
+        "tanh_shrink",
+        "soft_shrink",
+    ),
+)
 PLAIN = ("Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout", "ActivityRegularization")
 MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
 
@@ -45,6 +59,7 @@ class RandomModel:
         self._inputs: list[list[Any]] = [["input", 0, 0]]
         self.masked = False
         self.keras_major = 3
+        self.is_zip = True
         self.parts: set[str] = set()
         """What is in it besides the classes of its layers."""
 
@@ -71,6 +86,14 @@ class RandomModel:
         entry["inbound_nodes"].append({"args": [tensors[0] if len(tensors) == 1 else tensors, *given], "kwargs": {}})
         return (name, len(entry["inbound_nodes"]) - 1)
 
+    def operation(self, class_name: str, inputs: list[Any], *given: Any, first: Any = None, **config: Any) -> Any:
+        """A function or operator; `first` is a constant in front of its value."""
+        value = self.add(class_name, inputs, [], *given, **config)
+        self._layers[-1]["module"] = "keras.src.ops.numpy"
+        if first is not None:
+            self.call_with({}, [first, self.called_with()])
+        return value
+
     def call_with(self, keywords: dict[str, Any], arguments: list[Any] | None = None) -> None:
         """Change the first call of the last layer."""
         call = self._layers[-1]["inbound_nodes"][0]
@@ -84,7 +107,7 @@ class RandomModel:
         """Of one output, or of a list of them."""
         outputs = [[*each, 0] for each in output] if isinstance(output, list) else [*output, 0]
         inner = {"layers": self._layers, "input_layers": self._inputs, "output_layers": outputs}
-        configuration = {"class_name": "Functional", "config": inner}
+        configuration = {"class_name": "Functional", "config": inner} | ({"module": "keras"} if self.is_zip else {})
         return compile_model(ModelFile(Path("random.keras"), configuration, self.keras_major, self._weights), timesteps)
 
     def refusal(self, output: Any, timesteps: int | None = TIMESTEPS) -> str:
@@ -187,7 +210,7 @@ class RandomModel:
             twice = config.get("reset_after", False)
             weights.append(self.array(2, gates * units) if twice else self.array(gates * units))
         if self.random.random() < 0.3:
-            config["activation"] = self.random.choice(("tanh", "sigmoid", "softsign"))
+            config["activation"] = self.random.choice(("tanh", "sigmoid", "softsign", "gelu"))
         return class_name, weights, config
 
     def dense(self, value: Any, width: int, units: int, **config: Any) -> Any:
@@ -212,8 +235,10 @@ class RandomModel:
         if not causal:
             value = self.padded(value, (size - 1) * dilation)
         if kind == "Conv1D":
-            config |= {"filters": 3, "padding": "causal" if causal else "valid", "groups": 1}
-            return self.add(kind, [value], [self.array(size, width, 3), self.array(3)], **config), 3
+            groups = 3 if width == 3 and self.random.random() < 0.5 else 1
+            same = size == 1 and self.random.random() < 0.3
+            config |= {"filters": 3, "padding": "causal" if causal else "same" if same else "valid", "groups": groups}
+            return self.add(kind, [value], [self.array(size, width // groups, 3), self.array(3)], **config), 3
         config["depth_multiplier"] = multiplier = self.random.randint(1, 2)
         depthwise = self.array(size, width, multiplier)
         if kind == "DepthwiseConv1D":
@@ -236,14 +261,17 @@ class RandomModel:
         if self.random.random() < 0.5:
             return self.add("Cropping1D", [value], [], cropping=[left, right])
         self.parts.add("a range of steps")
-        return self.add("GetItem", [value], [], [_slice(), _slice(left or None, -right or None)])
+        return self.add("GetItem", [value], [], [piece(), piece(left or None, -right or None)])
 
     def by_step(self, value: Any, width: int) -> Any:
         """With numbers of its own for each step."""
         steps = self.steps_of(value)
         self.parts.add("numbers for each step")
-        if self.random.random() < 0.5:
-            return self.add("PReLU", [value], [self.array(steps, width)])
+        if self.random.random() < 0.4:
+            return self.add("PReLU", [value], [self.array(steps, self.random.choice((1, width)))])
+        if self.random.random() < 0.4:
+            axis, shape = self.random.choice((([1, 2], (steps, width)), ([1], (steps,)), ([-2], (steps,))))
+            return self.add("Normalization", [value], [self.array(*shape), self.positive(*shape)], axis=axis)
         weights = [*(self.array(steps) for _ in range(3)), self.positive(steps)]
         return self.add("BatchNormalization", [value], weights, axis=1)
 
@@ -296,7 +324,7 @@ class RandomModel:
         return self.add("MultiHeadAttention", inputs, weights, **config), width
 
     def elementwise(self, value: Any, width: int) -> Any:
-        number = self.random.randrange(13 + len(PLAIN))
+        number = self.random.randrange(15 + len(PLAIN))
         simple: list[Callable[[], Any]] = [
             lambda: self.add("LeakyReLU", [value], [], negative_slope=0.2),
             lambda: self.add("ReLU", [value], [], max_value=self.random.choice((None, 1.5)), negative_slope=0.1),
@@ -305,18 +333,32 @@ class RandomModel:
             lambda: self.softmax(value),
             lambda: self.add("Rescaling", [value], [], scale=0.7, offset=0.1),
             lambda: self.add("Identity", [value], []),
-            lambda: self.add("PReLU", [value], [self.array(1, width)], shared_axes=[1]),
+            lambda: self.add("PReLU", [value], [self.array(1, self.random.choice((1, width)))]),
             lambda: self.add("UnitNormalization", [value], []),
             lambda: self.add("RMSNormalization", [value], [self.array(width)]),
-            lambda: self.add("LayerNormalization", [value], [self.array(width), self.array(width)], epsilon=0.01),
+            lambda: self.layer_normalization(value, width),
             lambda: self.add(
                 "BatchNormalization", [value], [*(self.array(width) for _ in range(3)), self.positive(width)]
             ),
-            lambda: self.add("Normalization", [value], [self.array(width), self.positive(width)]),
+            lambda: self.normalization(value, width),
+            lambda: random_operators.with_constant(self, value, width),
+            lambda: random_operators.function(self, value),
         ]
         return (
             simple[number]() if number < len(simple) else self.add(PLAIN[number - len(simple)], [value], [], rate=0.3)
         )
+
+    def layer_normalization(self, value: Any, width: int) -> Any:
+        if self.random.random() < 0.3:
+            config = {"epsilon": 0.01, "rms_scaling": True}
+            return self.add("LayerNormalization", [value], [self.array(width)], **config)
+        return self.add("LayerNormalization", [value], [self.array(width), self.array(width)], epsilon=0.01)
+
+    def normalization(self, value: Any, width: int) -> Any:
+        of_all = self.random.random() < 0.3
+        shape, axis = ((), []) if of_all else ((width,), [-1])
+        weights = [self.array(*shape), self.positive(*shape)]
+        return self.add("Normalization", [value], weights, axis=axis, invert=self.random.random() < 0.3)
 
     def summary(self, value: Any, width: int) -> tuple[Any, int]:
         """A sequence to one vector."""
@@ -334,10 +376,8 @@ class RandomModel:
         if kind == "GetItem":
             step = self.random.randint(-3, min(self.steps_of(value), 4) - 1)
             self.parts.add("a step from the front" if step >= 0 else "a step from the end")
-            return self.add(kind, [value], [], [_slice(), step]), width
+            if self.random.random() < 0.3:
+                return self.add(kind, [value], [], [piece(), step, piece(None, 1)]), 1
+            return self.add(kind, [value], [], [piece(), step]), width
         axis = {} if kind.startswith("Global") else {"axis": 1}
         return self.add(kind, [value], [], **axis), width
-
-
-def _slice(start: int | None = None, stop: int | None = None) -> dict[str, Any]:
-    return {"class_name": "__slice__", "config": {"start": start, "stop": stop, "step": None}}

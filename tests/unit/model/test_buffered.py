@@ -100,6 +100,16 @@ def models(keras):
     yield keras.Sequential(
         [keras.Input((None, F)), layers.LSTM(3, go_backwards=True), layers.Dense(1), layers.Activation("sigmoid")]
     )
+    for over_time in (
+        layers.LayerNormalization(axis=1),
+        layers.EinsumDense("btf,fg->btg", output_shape=(None, 3)),
+        layers.Activation("sparsemax"),
+        layers.Dense(3, activation=layers.PReLU()),
+        lambda x: keras.ops.cumsum(x, axis=1),
+        lambda x: layers.GroupQueryAttention(2, 4, 2)(x, x, use_causal_mask=True),
+    ):
+        sequence = keras.Input((T, F))
+        yield keras.Model(sequence, layers.Dense(1, activation="sigmoid")(layers.GRU(2)(over_time(sequence))))
 
 
 def test_models_that_cannot_be_stepped_give_what_keras_predicts(keras, tmp_path):
@@ -133,6 +143,27 @@ def test_a_model_that_keras_runs_on_some_numbers_of_samples_only_is_refused_in_o
             ModelNotStreamable, match=rf"does not run .*some.keras on \d sample\(s\): .*{said}.*: build"
         ):
             verify(load_buffered(tmp_path / "some.keras", timesteps=T))
+
+
+def test_a_model_of_a_fixed_length_that_keras_does_not_run_is_refused_in_one_line(keras, tmp_path):
+    layers, path = keras.layers, tmp_path / "halved.keras"
+    halved = [layers.Dense(4), layers.Activation("glu"), layers.GRU(2), layers.Dense(1, activation="sigmoid")]
+    keras.Sequential([keras.Input((T, F)), *halved]).save(path)
+
+    with pytest.raises(ModelNotStreamable, match=r"does not run .*halved.keras on 5 sample\(s\)"):
+        verify(load_buffered(path))
+
+
+def test_a_head_may_have_its_activation_as_a_layer(keras, tmp_path):
+    layers, path = keras.layers, tmp_path / "layer.keras"
+    head = layers.Dense(2, activation=layers.Softmax())
+    model = keras.Sequential([keras.Input((T, F)), layers.GRU(2, go_backwards=True), head])
+    model.save(path)
+    loaded = load_buffered(path)
+    samples = np.random.default_rng(1).standard_normal((3, T, F)).astype(np.float32)
+
+    assert loaded.heads == (("softmax", 2),)
+    assert np.abs(loaded.outputs_of(loaded.whole(samples)[:, -1]) - model.predict(samples, verbose=0)).max() < 1e-6
 
 
 def test_a_head_that_gives_no_probability_and_code_in_a_file_are_refused(keras, tmp_path):

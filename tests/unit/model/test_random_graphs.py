@@ -23,6 +23,7 @@ GRAPHS = 600
 RULE_TIMES_MIN = 20
 SEQUENCES = 3
 PARTS_OF_SEVERAL_LAYERS = (
+    *("an operator with a constant", "a function", "some of the features"),
     *("a cell", "stacked cells", "zeros before a window", "a range of steps", "a step from the front"),
     *("a step from the end", "attention pooling", "attention pooling by Dot"),
     *("numbers for each step", "numbers for each step, flattened", "several heads"),

@@ -52,7 +52,7 @@ def unwrapped(value: Any) -> Any:
         return unwrapped(value["items"])
     if value.get("type") == "ndarray" and "value" in value:
         return unwrapped(value["value"])
-    if kind == "__numpy__" and isinstance(value.get("config"), dict) and "value" in value["config"]:
+    if kind in ("__numpy__", "__tensor__") and isinstance(value.get("config"), dict) and "value" in value["config"]:
         return unwrapped(value["config"]["value"])
     return {key: unwrapped(each) for key, each in value.items()}
 
@@ -152,15 +152,17 @@ def _translate_keys(class_name: str, config: dict[str, Any], keras_major: int) -
         config["axis"] = axis[0]
 
 
+def is_custom(entry: dict[str, Any]) -> bool:
+    """Whether an entry is no layer or function of Keras: a user's own class may be called LSTM and be anything."""
+    names = entry.get("registered_name"), entry.get("class_name")
+    module = entry.get("module", KERAS_MODULES[0])
+    is_own = isinstance(module, str) and module.split(".")[0] in KERAS_MODULES
+    return not is_own or any(isinstance(name, str) and ">" in name for name in names)
+
+
 def _refuse_custom(path: Path, entry: dict[str, Any]) -> None:
-    """A user's own class may be called LSTM and be anything."""
-    registered = entry.get("registered_name")
-    custom = isinstance(registered, str) and ">" in registered
-    if "module" in entry:
-        module = entry["module"]
-        custom = custom or not isinstance(module, str) or module.split(".")[0] not in KERAS_MODULES
-    if custom or ">" in entry["class_name"]:
-        shown = str(registered or entry["class_name"])[:60]
+    if is_custom(entry):
+        shown = str(entry.get("registered_name") or entry["class_name"])[:60]
         raise ModelNotStreamable(
             f"{path} has a layer of the custom class {shown!r}, and nothing in a file is executed",
             f"build the model from Keras' own layers, or {WAY_OUT}",

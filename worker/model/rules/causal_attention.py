@@ -137,11 +137,13 @@ def _inputs(layer: Layer) -> tuple[int, int, int]:
 def _output_width(layer: Layer, query: int) -> int:
     """Of multi-head attention, after checking what would change its numbers."""
     if layer.flag("use_gate"):
-        raise layer.refused("use_gate is not supported", "build the model without it")
+        raise layer.refused("use_gate is not supported", f"build the model without it{OR_BUFFER}")
     if layer.config.get("sliding_window") is not None:
-        raise layer.refused("sliding_window is not supported", "build the model without it")
+        raise layer.refused("sliding_window is not supported", f"build the model without it{OR_BUFFER}")
     if layer.config.get("attention_axes") not in (None, 1, [1]):
-        raise layer.refused("it attends to something else than steps", "build the model without attention_axes")
+        raise layer.refused(
+            "it attends to something else than steps", f"build the model without attention_axes{OR_BUFFER}"
+        )
     wanted = layer.config.get("output_shape")
     wanted = wanted[0] if isinstance(wanted, list) and len(wanted) == 1 else wanted
     if wanted is not None and not is_whole(wanted, UNITS_MAX):

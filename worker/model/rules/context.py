@@ -11,6 +11,8 @@ from worker.errors import ModelNotStreamable
 from worker.model.files.weights import WAY_OUT, Array
 
 UNITS_MAX = 1 << 16
+CONSTANT_FIRST = "constant_first"
+"""Key of the configuration of an operator whose constant stands before the value, as in `1 - x`."""
 OR_BUFFER = ", or keep the samples and run all of it by model.mode = 'buffer' (--mode buffer)"
 """The end of a way out; the compiler takes it away where buffer mode would refuse the model, too."""
 
@@ -39,8 +41,14 @@ class Layer:
     """Whether what reaches it is of static inputs only."""
     is_distributed: bool = False
     """Whether `TimeDistributed` is around it."""
+    is_at_positions: bool = False
+    """Whether it works on each position of a step that is a grid, whose dimensions it does not know."""
     shape: tuple[int, ...] | None = None
     """Of one step, where it is not one row of features: see value.py."""
+    is_operation: bool = False
+    """Whether it is a function or an operator, which knows nothing of masks."""
+    constant: Any = None
+    """What an operator has in the place of a second value: a number, or one for each feature."""
     given_mask: frozenset[tuple[int, float]] | None = None
     """The origins of the mask that the file says it is called with; None where the file leaves that to Keras."""
 
@@ -65,6 +73,13 @@ class Layer:
         if not isinstance(value, bool):
             raise self.refused(f"{key} is {shown(value)}, not true or false", WAY_OUT)
         return value
+
+    def is_over_features(self, axis: Any, rank: int | None = None) -> bool:
+        """Whether an axis, or all of a list, is the last one; `rank` where it is not that of what reaches the layer."""
+        if rank is None and not self.is_at_positions:
+            rank = 3 if self.kind == "sequence" and not self.is_distributed else 2
+        axes = axis if isinstance(axis, list) else [axis]
+        return bool(axes) and all(each == -1 or (rank is not None and each == rank - 1) for each in axes)
 
     def check_sequence(self) -> None:
         """Raises ModelNotStreamable where what reaches it has no steps."""

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from worker.model.activations import activation
 from worker.model.files.weights import WAY_OUT, Array
 from worker.model.program import Node
 from worker.model.rules.context import Layer, is_whole, shown, weighted
-from worker.model.rules.recurrent import check_recurrent, output_kind
+from worker.model.rules.recurrent import check_recurrent, inner_and_gate, output_kind
 
 PRODUCTS_MAX = 1 << 22
 """Places that all windows of one step look at."""
@@ -52,8 +51,7 @@ def _conv_lstm(layer: Layer, rank: int) -> Node:
     kernel, recurrent, bias = weighted(layer, [(*size, channels, 4 * units), (*size, units, 4 * units)], (4 * units,))
     within = [_axis(layer, each.windows, each.kernel, 1, 1, same=True) for each in axes]
     shape = (*(each.windows for each in axes), units)
-    inner = activation(layer.config.get("activation", "tanh"), layer.name, layer.keras_major)
-    gate = activation(layer.config.get("recurrent_activation", "sigmoid"), layer.name, layer.keras_major)
+    inner, gate = inner_and_gate(layer, rank + 2)
     in_step, in_state = _looked_at(layer, axes), _looked_at(layer, within)
     by_place = kernel.reshape(-1, channels, 4 * units), recurrent.reshape(-1, units, 4 * units)
     floats = prod(shape)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from worker.model.activations import activation
-from worker.model.files.weights import WAY_OUT
+from worker.model.files.weights import WAY_OUT, Array
 from worker.model.program import Node
+from worker.model.rules.activation import activation
 from worker.model.rules.context import OR_BUFFER, Layer, shown, weighted
 from worker.model.schedule import Schedule
 
@@ -22,42 +22,53 @@ WINDOW_MAX = 1 << 12
 
 def conv1d(layer: Layer) -> Node:
     """`padding` causal or valid."""
-    causal = _is_causal(layer)
+    causal = _is_causal(layer, "kernel_size")
     filters, size, stride, dilation = (
         _whole(layer, key) for key in ("filters", "kernel_size", "strides", "dilation_rate")
     )
-    if layer.config.get("groups", 1) != 1:
-        raise layer.refused("groups are not supported", "build the model with groups=1")
+    groups = _whole(layer, "groups")
+    if layer.width % groups or filters % groups:
+        raise layer.refused(f"{groups} groups do not divide {layer.width} features into {filters}", WAY_OUT)
     _check_window(layer, size, dilation)
-    kernel, bias = weighted(layer, [(size, layer.width, filters)], (filters,))
+    kernel, bias = weighted(layer, [(size, layer.width // groups, filters)], (filters,))
+    kernel = _of_all_features(kernel, groups)
     rows = kernel.reshape(size * layer.width, filters)
-    function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
+    function = activation(layer)
 
     def answer(xp: Any, window: Any) -> Any:
         return function(xp, xp.reshape(window, (-1, len(rows))) @ rows + bias)
 
-    return _windowed(layer, size, stride, dilation, filters, answer, causal)
+    return windowed(layer, size, stride, dilation, filters, answer, causal)
+
+
+def _of_all_features(kernel: Array, groups: int) -> Array:
+    """A kernel (size, F / groups, filters) of which each group sees its part → (size, F, filters) with zeros."""
+    size, features, filters = kernel.shape
+    wide = np.zeros((size, groups, features, groups, filters // groups), np.float32)
+    for group, part in enumerate(np.split(kernel, groups, axis=-1)):
+        wide[:, group, :, group] = part
+    return wide.reshape(size, groups * features, filters)
 
 
 def depthwise_conv1d(layer: Layer) -> Node:
     """Each feature by itself; Keras has it with valid padding only, or `same`."""
-    causal = _is_causal(layer)
+    causal = _is_causal(layer, "kernel_size")
     size, stride, dilation = (_whole(layer, key) for key in ("kernel_size", "strides", "dilation_rate"))
     multiplier = _whole(layer, "depth_multiplier")
     filters = layer.width * multiplier
     _check_window(layer, size, dilation)
     kernel, bias = weighted(layer, [(size, layer.width, multiplier)], (filters,))
-    function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
+    function = activation(layer)
 
     def answer(xp: Any, window: Any) -> Any:
         return function(xp, _each_feature(xp, window, kernel) + bias)
 
-    return _windowed(layer, size, stride, dilation, filters, answer, causal)
+    return windowed(layer, size, stride, dilation, filters, answer, causal)
 
 
 def separable_conv1d(layer: Layer) -> Node:
     """Depthwise, then a product over the features."""
-    causal = _is_causal(layer)
+    causal = _is_causal(layer, "kernel_size")
     filters, size, stride, dilation = (
         _whole(layer, key) for key in ("filters", "kernel_size", "strides", "dilation_rate")
     )
@@ -65,12 +76,12 @@ def separable_conv1d(layer: Layer) -> Node:
     between = layer.width * _whole(layer, "depth_multiplier")
     shapes: list[tuple[int, ...]] = [(size, layer.width, between // layer.width), (1, between, filters)]
     depthwise, pointwise, bias = weighted(layer, shapes, (filters,))
-    function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
+    function = activation(layer)
 
     def answer(xp: Any, window: Any) -> Any:
         return function(xp, _each_feature(xp, window, depthwise) @ pointwise[0] + bias)
 
-    return _windowed(layer, size, stride, dilation, filters, answer, causal)
+    return windowed(layer, size, stride, dilation, filters, answer, causal)
 
 
 def _each_feature(xp: Any, window: Any, kernel: Any) -> Any:
@@ -92,15 +103,26 @@ def _pooling(layer: Layer, answer: Callable[[Any, Any], Any]) -> Node:
     size = _whole(layer, "pool_size")
     stride = size if layer.config.get("strides") is None else _whole(layer, "strides")
     _check_window(layer, size, 1)
-    if _is_causal(layer):
+    if _is_causal(layer, "pool_size"):
         raise layer.refused("pooling has no causal padding", "build the model with padding='valid'")
-    return _windowed(layer, size, stride, 1, layer.width, answer)
+    return windowed(layer, size, stride, 1, layer.width, answer)
 
 
 def cropping(layer: Layer) -> Node:
     """The end of a sequence is known `right` steps later, so the answer lags by so many."""
     left, right = _ends(layer, "cropping")
-    return _delayed(layer, left, right)
+    return delayed(layer, left, right)
+
+
+def delayed(
+    layer: Layer, left: int, right: int, kind: str = "sequence", columns: slice = slice(None), width: int = 0
+) -> Node:
+    """Each value `right` steps late, without the first `left`; of its features `columns`, which are `width`."""
+    return windowed(
+        *(layer, right + 1, 1, 1, width or layer.width, lambda _, window: window[:, 0, columns]),
+        skipped=left,
+        kind=kind,
+    )
 
 
 def zeros_before(layer: Layer) -> int:
@@ -110,56 +132,6 @@ def zeros_before(layer: Layer) -> int:
         way_out = f"train with ZeroPadding1D(({left + right}, 0)){OR_BUFFER}"
         raise layer.refused("zeros after the sequence are known only at its end", way_out)
     return left
-
-
-def picked_steps(layer: Layer) -> Node:
-    """`x[:, i]`, `x[:, a:]` and `x[:, :-b]`."""
-    layer.check_sequence()
-    everything = {"start": None, "stop": None, "step": None}
-    keys = layer.config.get("keys")
-    keys = keys[0] if isinstance(keys, list) and len(keys) == 1 and isinstance(keys[0], list) else keys
-    found = [each.get("config") if isinstance(each, dict) else each for each in keys] if isinstance(keys, list) else []
-    if len(found) not in (2, 3) or found[0] != everything or found[2:] not in ([], [everything]):
-        raise layer.refused("it takes out something else than steps", "use x[:, -1]")
-    steps = found[1]
-    if isinstance(steps, dict) and steps.get("step") in (None, 1):
-        start, stop = (0 if steps.get(end) is None else steps[end] for end in ("start", "stop"))
-        if type(start) is int and type(stop) is int and 0 <= start <= WINDOW_MAX and -WINDOW_MAX <= stop <= 0:
-            return _delayed(layer, start, -stop)
-    if type(steps) is not int or not -WINDOW_MAX <= steps < WINDOW_MAX:
-        raise layer.refused("it takes out other steps than one, or all from or up to one", "use x[:, -1] or x[:, 2:]")
-    return _delayed(layer, 0, -1 - steps, "last") if steps < 0 else _one_step(layer, steps + 1)
-
-
-def _delayed(layer: Layer, left: int, right: int, kind: str = "sequence") -> Node:
-    """Each value `right` steps late, without the first `left`."""
-    return _windowed(layer, right + 1, 1, 1, layer.width, lambda _, window: window[:, 0], skipped=left, kind=kind)
-
-
-def _one_step(layer: Layer, number: int) -> Node:
-    """The value of one step, kept from then on."""
-    if layer.timesteps is not None and number > layer.timesteps:
-        raise layer.refused(f"it takes step {number} of {layer.timesteps}", WAY_OUT)
-
-    def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
-        after = xp.where((steps == number)[:, None], x, state)
-        return after, after
-
-    def whole(x: Any) -> Any:
-        return np.repeat(x[:, number - 1 : number], max(0, x.shape[1] - number + 1), axis=1)
-
-    return Node(
-        layer.name,
-        layer.class_name,
-        "last",
-        layer.width,
-        layer.width,
-        step,
-        whole,
-        f"from step {number}",
-        schedule=Schedule(number),
-        held=lambda _, state: state,
-    )
 
 
 def _ends(layer: Layer, key: str) -> tuple[int, int]:
@@ -173,12 +145,18 @@ def _ends(layer: Layer, key: str) -> tuple[int, int]:
     return both[0], both[1]
 
 
-def _is_causal(layer: Layer) -> bool:
+def _is_causal(layer: Layer, size: str) -> bool:
+    """`size` is the key of the window's."""
     layer.check_sequence()
     layer.check_channels_last()
     padding = layer.config.get("padding", "valid")
+    if padding == "same" and _whole(layer, size) == 1:
+        return False
     if padding == "same":
-        raise layer.refused("padding='same' looks at later steps", f"train the model with padding='causal'{OR_BUFFER}")
+        # Keras has causal padding in Conv1D only.
+        instead = "causal" if layer.class_name == "Conv1D" else "valid"
+        way_out = f"train the model with padding='{instead}'{OR_BUFFER}"
+        raise layer.refused("padding='same' looks at later steps", way_out)
     if padding not in ("valid", "causal"):
         raise layer.refused(f"padding is {shown(padding)}", WAY_OUT)
     return bool(padding == "causal")
@@ -190,7 +168,7 @@ def _check_window(layer: Layer, size: int, dilation: int) -> None:
         raise layer.refused(f"its window is {length} steps long, {WINDOW_MAX} are allowed", "use a smaller window")
 
 
-def _windowed(
+def windowed(
     layer: Layer,
     size: int,
     stride: int,
@@ -207,7 +185,8 @@ def _windowed(
     padding = layer.padding + kept * causal
     if padding > kept:
         raise layer.refused(
-            f"{padding} zeros before the sequence are more than its window reaches back", f"pad by at most {kept}"
+            f"{padding} zeros before the sequence are more than its window reaches back",
+            f"pad by at most {kept}{OR_BUFFER}",
         )
     schedule = Schedule(kept + 1 - padding + skipped, stride)
     holds = stride > 1 or layer.waits

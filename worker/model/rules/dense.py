@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from worker.model.activations import activation, activation_name
+from worker.model.activations import activation_name
 from worker.model.files.weights import Array
 from worker.model.kernel.operations import KernelOp, Operation, activation_code
 from worker.model.program import Node
+from worker.model.rules.activation import activation
 from worker.model.rules.context import Layer, weighted
 from worker.model.rules.elementwise import stateless
 
@@ -17,7 +18,7 @@ from worker.model.rules.elementwise import stateless
 def dense(layer: Layer) -> Node:
     """The same product at every step; after Flatten the sum of one kernel slice per step."""
     units = layer.units()
-    function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
+    function = activation(layer, rank=2 if layer.kind == "flat" else None)
     if layer.kind == "flat":
         return _running_sum(layer, units, function)
     kernel, bias = weighted(layer, [(layer.width, units)], (units,))

@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from worker.model.activations import activation, activation_name
-from worker.model.files.weights import WAY_OUT
+from worker.model.activations import OVER_ROWS, activation_name
 from worker.model.kernel.operations import Activation, KernelOp, Operation, activation_code
 from worker.model.program import Node
-from worker.model.rules.context import Layer, shown
-
-PARAMETER_MAX = 3e38
-"""Of a slope, scale or offset: the largest float32, rounded down."""
+from worker.model.rules import activation as of_layer
+from worker.model.rules.activation import activation, number
+from worker.model.rules.context import Layer
 
 
 def stateless(
@@ -44,71 +42,60 @@ def identity(layer: Layer) -> Node:
 
 
 def activation_layer(layer: Layer) -> Node:
-    """`Activation` by name."""
-    if layer.kind == "flat" and activation_name(layer.config.get("activation")) == "softmax":
-        raise layer.refused("a softmax over all steps needs all of them")
-    function = activation(layer.config.get("activation"), layer.name, layer.keras_major)
+    """`Activation` by name, or by a layer."""
+    function = activation(layer)
+    if layer.kind == "flat" and function in OVER_ROWS:
+        raise layer.refused(of_layer.OVER_STEPS)
     code = activation_code(activation_name(layer.config.get("activation")), layer.keras_major)
     return stateless(layer, function, _activation_op(layer, code))
 
 
 def softmax_layer(layer: Layer) -> Node:
     """Over the features."""
-    if layer.kind == "flat" or layer.config.get("axis", -1) not in (-1, [-1]):
-        raise layer.refused("a softmax over all steps needs all of them")
-    function = activation("softmax", layer.name, layer.keras_major)
-    return stateless(layer, function)
+    if layer.kind == "flat":
+        raise layer.refused(of_layer.OVER_STEPS)
+    return stateless(layer, of_layer.softmax(layer, layer.config))
 
 
 def leaky_relu(layer: Layer) -> Node:
-    """Keras 3 calls the slope `negative_slope`, Keras 2 `alpha`; both default to 0.3 in the layer."""
-    slope = _number(layer, layer.config.get("negative_slope", layer.config.get("alpha", 0.3)))
-    if 0 <= slope <= 1:
-        kernel = _activation_op(layer, Activation.LEAKY_RELU, slope)
-        return stateless(layer, lambda xp, x: xp.maximum(x, slope * x), kernel)
-    return stateless(layer, lambda xp, x: xp.where(x > 0, x, slope * x))
+    """max(x, 0) + slope · min(x, 0)."""
+    slope = of_layer.leaky_relu_slope(layer, layer.config)
+    kernel = _activation_op(layer, Activation.LEAKY_RELU, slope) if 0 <= slope <= 1 else None
+    return stateless(layer, of_layer.leaky_relu(layer, layer.config), kernel)
 
 
 def relu(layer: Layer) -> Node:
     """`ReLU(max_value, negative_slope, threshold)`."""
-    top = None if layer.config.get("max_value") is None else _number(layer, layer.config["max_value"])
-    slope = _number(layer, layer.config.get("negative_slope") or 0.0)
-    threshold = _number(layer, layer.config.get("threshold") or 0.0)
-
-    def function(xp: Any, x: Any) -> Any:
-        y = xp.where(x >= threshold, x, slope * (x - threshold))
-        return y if top is None else xp.minimum(y, top)
-
-    plain = top is None and slope == 0 and threshold == 0
-    return stateless(layer, function, _activation_op(layer, Activation.RELU) if plain else None)
+    plain = layer.config.get("max_value") is None and not any(
+        layer.config.get(key) for key in ("negative_slope", "threshold")
+    )
+    kernel = _activation_op(layer, Activation.RELU) if plain else None
+    return stateless(layer, of_layer.relu(layer, layer.config), kernel)
 
 
 def elu(layer: Layer) -> Node:
     """`ELU(alpha)`."""
-    alpha = _number(layer, layer.config.get("alpha", 1.0))
-    kernel = _activation_op(layer, Activation.ELU, alpha)
-    return stateless(layer, lambda xp, x: xp.where(x > 0, x, alpha * xp.expm1(xp.minimum(x, 0))), kernel)
+    alpha = number(layer, layer.config.get("alpha", 1.0))
+    return stateless(layer, of_layer.elu(layer, layer.config), _activation_op(layer, Activation.ELU, alpha))
 
 
 def rescaling(layer: Layer) -> Node:
-    """x · scale + offset."""
-    scale = _number(layer, layer.config.get("scale", 1.0))
-    offset = _number(layer, layer.config.get("offset", 0.0))
+    """x · scale + offset, with one of each or one for each feature."""
+    scale, offset = _one_or_each(layer, "scale", 1.0), _one_or_each(layer, "offset", 0.0)
     kernel = scale_and_shift(layer, np.full(layer.width, scale), np.full(layer.width, offset))
     return stateless(layer, lambda _, x: x * scale + offset, kernel)
+
+
+def _one_or_each(layer: Layer, key: str, default: float) -> Any:
+    value = layer.config.get(key, default)
+    if not isinstance(value, list):
+        return number(layer, value)
+    numbers = [number(layer, each) for each in value]
+    if layer.kind == "flat" or len(numbers) not in (1, layer.width):
+        raise layer.refused(f"{key} has {len(numbers)} numbers for {layer.width} features", "give it one number")
+    return np.array(numbers, np.float32)
 
 
 def scale_and_shift(layer: Layer, factor: Any, offset: Any) -> tuple[KernelOp, ...]:
     """x · factor + offset, one of each for every feature."""
     return (KernelOp(Operation.SCALE_AND_SHIFT, layer.width, layer.width, (factor, offset)),)
-
-
-def _number(layer: Layer, value: Any) -> float:
-    """Numbers as files hold them: plain, or Keras 2's wrapped numpy scalars."""
-    if isinstance(value, dict):
-        value = value.get("value", value.get("config"))
-    if isinstance(value, dict):
-        value = value.get("value")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= PARAMETER_MAX:
-        raise layer.refused(f"a parameter is {shown(value)}, not a number", WAY_OUT)
-    return float(value)

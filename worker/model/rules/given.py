@@ -7,7 +7,7 @@ from typing import Any
 
 from worker.model.inputs import TIMESTEPS_MAX
 from worker.model.program import Node
-from worker.model.rules.context import Layer, is_whole, shown
+from worker.model.rules.context import OR_BUFFER, Layer, is_whole, shown
 from worker.model.rules.elementwise import stateless
 
 
@@ -26,7 +26,7 @@ def input_layer(layer: Layer) -> Node:
 def repeat_vector(layer: Layer) -> Node:
     """Of a static input: at every step the sample's own."""
     if not layer.is_static:
-        raise layer.refused("a decoder starts after the last step", "repeat a static input only")
+        raise layer.refused("a decoder starts after the last step", f"repeat a static input only{OR_BUFFER}")
     count = layer.config.get("n")
     if not is_whole(count, TIMESTEPS_MAX) or count != layer.timesteps:
         way_out = "repeat as many times as the model has timesteps, or set sequence.length to that number"

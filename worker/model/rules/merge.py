@@ -8,7 +8,7 @@ from functools import reduce
 from typing import Any
 
 from worker.model.program import Node
-from worker.model.rules.context import Layer
+from worker.model.rules.context import CONSTANT_FIRST, Layer
 from worker.model.rules.elementwise import stateless
 
 Merged = Callable[[Any, Any, Any], Any]
@@ -17,6 +17,8 @@ Merged = Callable[[Any, Any, Any], Any]
 
 def _elementwise(function: Callable[[Any, Any], Any], merged: Merged | None = None) -> Callable[[Layer], Node]:
     def rule(layer: Layer) -> Node:
+        if layer.constant is not None:
+            return _with_constant(layer, function, layer.constant)
         if not layer.widths:
             raise layer.refused("it is called with one value", "call it with several values")
         width = max(layer.widths)
@@ -25,6 +27,12 @@ def _elementwise(function: Callable[[Any, Any], Any], merged: Merged | None = No
         return replace(stateless(layer, function, width=width), merged=merged if layer.keras_major >= 3 else None)
 
     return rule
+
+
+def _with_constant(layer: Layer, function: Callable[[Any, Any], Any], constant: Any) -> Node:
+    if layer.config.get(CONSTANT_FIRST) is True:
+        return stateless(layer, lambda xp, x: function(xp, (constant, x)))
+    return stateless(layer, lambda xp, x: function(xp, (x, constant)))
 
 
 def _masked_product(xp: Any, values: Any, counts: Any) -> Any:
@@ -59,6 +67,9 @@ multiply = _elementwise(lambda xp, values: reduce(xp.multiply, values), _masked_
 maximum = _elementwise(lambda xp, values: reduce(xp.maximum, values), _masked_extreme("maximum"))
 minimum = _elementwise(lambda xp, values: reduce(xp.minimum, values), _masked_extreme("minimum"))
 average = _elementwise(lambda xp, values: reduce(xp.add, values) / len(values))
+
+divide = _elementwise(lambda _, values: values[0] / values[1])
+power = _elementwise(lambda xp, values: xp.power(values[0], values[1]))
 
 
 def concatenate(layer: Layer) -> Node:

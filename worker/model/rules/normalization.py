@@ -8,7 +8,7 @@ import numpy as np
 
 from worker.model.files.weights import WAY_OUT, Array
 from worker.model.program import Node
-from worker.model.rules.context import Layer, shown
+from worker.model.rules.context import OR_BUFFER, Layer, shown
 from worker.model.rules.elementwise import scale_and_shift, stateless
 from worker.model.rules.stepwise import by_step
 
@@ -20,11 +20,10 @@ SQUARES_MIN = 1e-12
 
 def _over_features(layer: Layer) -> None:
     """Raises ModelNotStreamable for any axis that is or includes time."""
-    axis = layer.config.get("axis", -1)
-    axes = axis if isinstance(axis, list) else [axis]
-    last = 2 if layer.kind == "sequence" and not layer.is_distributed else 1
-    if layer.kind == "flat" or any(each not in (-1, last) for each in axes):
-        raise layer.refused("it normalises over time, so every step depends on later ones", "normalise over axis=-1")
+    if layer.kind == "flat" or not layer.is_over_features(layer.config.get("axis", -1)):
+        # Keras 3.15 does not run RMSNormalization over time either.
+        way_out = f"normalise over axis=-1{OR_BUFFER * (layer.class_name != 'RMSNormalization')}"
+        raise layer.refused("it normalises over time, so every step depends on later ones", way_out)
 
 
 def _vectors(layer: Layer, names: list[str], rows: tuple[int, int] | None = None) -> list[Array]:
@@ -74,17 +73,16 @@ def _rows(layer: Layer) -> tuple[int, int] | None:
 def layer_normalization(layer: Layer) -> Node:
     """(x - mean) / sqrt(variance + epsilon), both of the step's features."""
     _over_features(layer)
-    if layer.flag("rms_scaling"):
-        raise layer.refused("rms_scaling is not supported", "use RMSNormalization")
-    scale, center = layer.flag("scale", True), layer.flag("center", True)
-    given = dict(
-        zip(["gamma"] * scale + ["beta"] * center, _vectors(layer, ["gamma"] * scale + ["beta"] * center), strict=False)
-    )
+    # Keras' `rms_scaling` divides by the deviation, and does not centre; RMSNormalization is another thing.
+    only_scaled = layer.flag("rms_scaling")
+    scale, center = layer.flag("scale", True) or only_scaled, layer.flag("center", True) and not only_scaled
+    names = ["gamma"] * scale + ["beta"] * center
+    given = dict(zip(names, _vectors(layer, names), strict=False))
     epsilon = _number(layer, "epsilon", 1e-3)
 
     def function(xp: Any, x: Any) -> Any:
         centred = x - xp.mean(x, axis=-1, keepdims=True)
-        y = centred / xp.sqrt(xp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
+        y = (x if only_scaled else centred) / xp.sqrt(xp.mean(centred * centred, axis=-1, keepdims=True) + epsilon)
         return y * given.get("gamma", 1.0) + given.get("beta", 0.0)
 
     return stateless(layer, function)
@@ -105,23 +103,62 @@ def unit_normalization(layer: Layer) -> Node:
 
 
 def normalization(layer: Layer) -> Node:
-    """With the statistics that it was adapted to, or that its configuration gives."""
-    _over_features(layer)
-    if layer.flag("invert"):
-        raise layer.refused("invert is not supported", "normalise the samples")
+    """With the statistics that it was adapted to, or that its configuration gives: of all numbers, of each feature, of
+    each step, or of each feature at each step."""
+    sizes = _kept_sizes(layer)
     if layer.config.get("mean") is not None:
-        mean, variance = (_given(layer, key) for key in ("mean", "variance"))
+        mean, variance = (_given(layer, key, tuple(sizes.values())) for key in ("mean", "variance"))
     else:
-        mean, variance = _vectors(layer, ["mean", "variance"])[:2]
+        mean, variance = _adapted(layer, tuple(sizes.values()))
     deviation = np.maximum(np.sqrt(variance.astype(np.float64)), DENOMINATOR_MIN)
-    return stateless(layer, lambda xp, x: (x - mean) / xp.asarray(deviation, x.dtype))
+    function = _denormalised if layer.flag("invert") else _normalised
+    if layer.kind == "flat" and sizes:
+        sizes = {1: layer.length("it has numbers for each step"), 2: layer.width}
+    elif layer.kind != "sequence" or layer.is_distributed or 1 not in sizes:
+        return stateless(layer, lambda xp, x: function(xp, x, mean, xp.asarray(deviation, x.dtype)))
+    rows = sizes[1], sizes.get(2, 1)
+    return by_step(layer, function, [mean.reshape(rows), deviation.reshape(rows)])
 
 
-def _given(layer: Layer, key: str) -> Array:
+def _normalised(_: Any, x: Any, mean: Any, deviation: Any) -> Any:
+    return (x - mean) / deviation
+
+
+def _denormalised(_: Any, x: Any, mean: Any, deviation: Any) -> Any:
+    return mean + x * deviation
+
+
+def _kept_sizes(layer: Layer) -> dict[int, int]:
+    """Of the axes of which each place has a mean of its own."""
+    axis = layer.config.get("axis", -1)
+    axes = ([] if axis is None else [axis]) if not isinstance(axis, list) else axis
+    if not axes or (layer.kind != "flat" and layer.is_over_features(axes)):
+        return {2: layer.width} if axes else {}
+    rank = 3 if layer.kind == "sequence" and not layer.is_distributed else 2
+    found = [each + rank if type(each) is int and each < 0 else each for each in axes]
+    if layer.is_at_positions or any(each not in (1, rank - 1) for each in found):
+        raise layer.refused("it has numbers for each sequence, or for places it does not say", "normalise over axis=-1")
+    steps = layer.length("it has numbers for each step")
+    if layer.kind == "flat":
+        return {1: steps * layer.width}
+    return {1: steps, 2: layer.width} if 2 in found else {1: steps}
+
+
+def _adapted(layer: Layer, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Its weights; the third counts what they are the mean and variance of."""
+    found = [weight.shape for weight in layer.weights[:2]]
+    if found != [shape, shape]:
+        reason = f"its configuration implies mean and variance of {shape}, the file has {found or 'none'}"
+        raise layer.refused(reason, WAY_OUT)
+    return layer.weights[0], layer.weights[1]
+
+
+def _given(layer: Layer, key: str, shape: tuple[int, ...]) -> Array:
     try:
-        value = np.asarray(layer.config.get(key), np.float32).reshape(-1)
+        value = np.asarray(layer.config.get(key), np.float32)
+        value = np.broadcast_to(value.reshape(value.shape[max(0, value.ndim - len(shape)) :]), shape)
     except (TypeError, ValueError) as error:
-        raise layer.refused(f"{key} is no list of numbers", WAY_OUT) from error
-    if value.size not in (1, layer.width) or not np.isfinite(value).all():
-        raise layer.refused(f"{key} has {value.size} numbers for {layer.width} features", WAY_OUT)
+        raise layer.refused(f"{key} is no list of numbers of the shape {shape}", WAY_OUT) from error
+    if not np.isfinite(value).all():
+        raise layer.refused(f"{key} has numbers that are not finite", WAY_OUT)
     return value

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from worker.model.program import Node
-from worker.model.rules.context import Layer
+from worker.model.rules.context import OR_BUFFER, Layer
 from worker.model.rules.positions import average_of_positions
 
 
@@ -16,13 +16,14 @@ def _check_sequence(layer: Layer) -> None:
     layer.check_sequence()
     layer.check_channels_last()
     if layer.flag("keepdims"):
-        raise layer.refused("it keeps the dimension of time", "build the model without keepdims")
+        raise layer.refused("it keeps the dimension of time", f"build the model without keepdims{OR_BUFFER}")
 
 
 def _over_time(layer: Layer) -> None:
     """Of an operation: Raises ModelNotStreamable unless its axis is time."""
-    if layer.config.get("axis") not in (1, [1]):
-        raise layer.refused("its axis is not time", "reduce over axis=1, or use a layer that works on each step")
+    if layer.config.get("axis") not in (1, [1], -2, [-2]):
+        way_out = f"reduce over axis=1, or use a layer that works on each step{OR_BUFFER}"
+        raise layer.refused("its axis is not time", way_out)
 
 
 def global_average(layer: Layer) -> Node:

@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from worker.model.program import Node
-from worker.model.rules.context import Layer
+from worker.model.rules.context import OR_BUFFER, Layer
 from worker.model.rules.elementwise import stateless
 
 
@@ -19,8 +19,8 @@ def at_each_position(layer: Layer, shape: tuple[int, ...], rule: Callable[[Layer
     """What a stateless rule makes of the last dimension."""
     last = len(shape) + (layer.kind == "sequence" and not layer.is_distributed)
     if layer.config.get("axis", -1) not in (-1, last, [-1], [last]):
-        raise layer.refused("its axis is not the last one", "build the model with axis=-1")
-    inner = rule(replace(layer, config={**layer.config, "axis": -1}, width=shape[-1], shape=None))
+        raise layer.refused("its axis is not the last one", f"build the model with axis=-1{OR_BUFFER}")
+    inner = rule(replace(layer, config={**layer.config, "axis": -1}, width=shape[-1], shape=None, is_at_positions=True))
     positions = prod(shape[:-1])
     width = positions * inner.width
 
@@ -45,7 +45,7 @@ def average_of_positions(layer: Layer) -> Node:
         raise layer.refused(f"what reaches it is no step of {rank + 1} dimensions", way_out)
     layer.check_channels_last()
     if layer.flag("keepdims"):
-        raise layer.refused("it keeps the dimensions that it averages", "build the model without keepdims")
+        raise layer.refused("it keeps the dimensions that it averages", f"build the model without keepdims{OR_BUFFER}")
     positions, channels = prod(shape[:-1]), shape[-1]
 
     def average(xp: Any, x: Any) -> Any:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from worker.model.activations import activation, activation_name
+from worker.model.activations import Function, activation_name
 from worker.model.files.weights import Array
 from worker.model.kernel.operations import KernelOp, Operation, activation_code
 from worker.model.program import Node
-from worker.model.rules.context import Layer, weighted
+from worker.model.rules.activation import activation
+from worker.model.rules.context import OR_BUFFER, Layer, weighted
 from worker.model.scratch import Scratch
 
 
@@ -23,7 +24,7 @@ def check_recurrent(layer: Layer) -> None:
     if layer.flag("go_backwards"):
         raise layer.refused("it reads the sequence backwards, so its first step needs the last sample")
     if layer.flag("return_state"):
-        raise layer.refused("it also returns its state", "build the model without return_state")
+        raise layer.refused("it also returns its state", f"build the model without return_state{OR_BUFFER}")
     if layer.flag("time_major"):
         raise layer.refused("it wants time as the first axis", "build the model without time_major")
     layer.check_sequence()
@@ -45,6 +46,14 @@ def _masked(layer: Layer, whole: Any) -> dict[str, Any]:
     return {"whole_masked": whole_masked, "zeros_where_masked": True}
 
 
+def inner_and_gate(layer: Layer, rank: int = 2) -> tuple[Function, Function]:
+    """What the layer makes its candidate and its gates by; `rank` is that of a step with its batch."""
+    return (
+        activation(layer, "activation", "tanh", rank=rank),
+        activation(layer, "recurrent_activation", "sigmoid", rank=rank),
+    )
+
+
 def output_kind(layer: Layer) -> str:
     return "sequence" if layer.flag("return_sequences") else "last"
 
@@ -64,8 +73,7 @@ def lstm(layer: Layer) -> Node:
     units = layer.units()
     kernel, recurrent, bias = weighted(layer, [(layer.width, 4 * units), (units, 4 * units)], (4 * units,))
     names = layer.config.get("activation", "tanh"), layer.config.get("recurrent_activation", "sigmoid")
-    inner = activation(names[0], layer.name, layer.keras_major)
-    gate = activation(names[1], layer.name, layer.keras_major)
+    inner, gate = inner_and_gate(layer)
 
     def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
         del steps
@@ -156,8 +164,7 @@ def gru(layer: Layer) -> Node:
     bias_shape = (2, 3 * units) if reset_after else (3 * units,)
     kernel, recurrent, both = weighted(layer, [(layer.width, 3 * units), (units, 3 * units)], bias_shape)
     bias, recurrent_bias = (both[0], both[1]) if reset_after else (both, np.zeros_like(both))
-    inner = activation(layer.config.get("activation", "tanh"), layer.name, layer.keras_major)
-    gate = activation(layer.config.get("recurrent_activation", "sigmoid"), layer.name, layer.keras_major)
+    inner, gate = inner_and_gate(layer)
 
     def cell(xp: Any, x: Any, h: Any, k: Any, r: Any, b: Any, rb: Any) -> Any:
         a = x @ k + b
@@ -209,7 +216,7 @@ def simple_rnn(layer: Layer) -> Node:
     check_recurrent(layer)
     units = layer.units()
     kernel, recurrent, bias = weighted(layer, [(layer.width, units), (units, units)], (units,))
-    inner = activation(layer.config.get("activation", "tanh"), layer.name, layer.keras_major)
+    inner = activation(layer, "activation", "tanh", rank=2)
 
     def step(xp: Any, x: Any, state: Any, steps: Any) -> Any:
         del steps

@@ -35,18 +35,18 @@ def _mask_value(layer: Layer) -> float:
 
 
 def prelu(layer: Layer) -> Node:
-    """max(x, 0) + alpha · min(x, 0); one alpha for each step, or one for all with `shared_axes=[1]`."""
-    shared = (1, layer.width)
-    own = (layer.timesteps, layer.width)
-    found = [weight.shape for weight in layer.weights]
+    """max(x, 0) + alpha · min(x, 0); one alpha for each step and feature, or one for all of those in `shared_axes`."""
+    steps, width = layer.timesteps or 0, layer.width
+    known: list[tuple[int, ...]] = [(width,), (1,)]
     if layer.kind == "flat":
-        shared = own = ((layer.timesteps or 0) * layer.width,)  # type: ignore[assignment]
-    elif layer.kind != "sequence":
-        shared = own = (layer.width,)  # type: ignore[assignment]
-    if found not in ([shared], [own]):
+        known = [(steps * width,), (1,)]
+    elif layer.kind == "sequence" and not layer.is_distributed:
+        known = [(1, width), (steps, width), (1, 1), (steps, 1)]
+    found = [weight.shape for weight in layer.weights]
+    if len(found) != 1 or found[0] not in known:
         way_out = "train with PReLU(shared_axes=[1]), or set sequence.length where the file does not fix it"
-        raise layer.refused(f"its slopes are {found or 'none'}, not {shared} or {own}", way_out)
-    alpha = layer.weights[0].reshape(-1, layer.width)
+        raise layer.refused(f"its slopes are {found or 'none'}, not {known[0]} or {known[1]}", way_out)
+    alpha = layer.weights[0].reshape(-1, 1 if found[0][-1] == 1 else width)
     return by_step(layer, lambda xp, x, slopes: xp.maximum(x, 0) + slopes * xp.minimum(x, 0), [alpha])
 
 

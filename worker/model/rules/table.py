@@ -16,6 +16,7 @@ from worker.model.rules import (
     given,
     merge,
     normalization,
+    picked,
     pooling,
     positions,
     recurrent,
@@ -57,6 +58,8 @@ MERGES: dict[str, Callable[[Layer], Node]] = {
     "Average": merge.average,
     "Maximum": merge.maximum,
     "Minimum": merge.minimum,
+    "Divide": merge.divide,
+    "Power": merge.power,
     "Concatenate": merge.concatenate,
 }
 WINDOWS: dict[str, Callable[[Layer], Node]] = {
@@ -66,7 +69,7 @@ WINDOWS: dict[str, Callable[[Layer], Node]] = {
     "MaxPooling1D": convolution.max_pooling,
     "AveragePooling1D": convolution.average_pooling,
 }
-ATTENTION: dict[str, Callable[[Layer], Node]] = {
+ATTENTION_RULES: dict[str, Callable[[Layer], Node]] = {
     "MultiHeadAttention": causal_attention.multi_head_attention,
     "Attention": causal_attention.attention,
     "AdditiveAttention": causal_attention.additive_attention,
@@ -85,9 +88,9 @@ RULES: dict[str, Callable[[Layer], Node]] = {
     "Embedding": embedding.embedding,
     "RepeatVector": given.repeat_vector,
     **WINDOWS,
-    **ATTENTION,
+    **ATTENTION_RULES,
     "Cropping1D": convolution.cropping,
-    "GetItem": convolution.picked_steps,
+    "GetItem": picked.picked,
     "GlobalAveragePooling1D": pooling.global_average,
     "GlobalAveragePooling2D": positions.average_of_positions,
     "GlobalMaxPooling1D": pooling.global_max,
@@ -96,7 +99,9 @@ RULES: dict[str, Callable[[Layer], Node]] = {
     "Min": pooling.min_over_time,
     "Sum": pooling.sum_over_time,
 }
-SEVERAL_INPUTS = (*MERGES, *ATTENTION)
+SEVERAL_INPUTS = (*MERGES, *ATTENTION_RULES)
+ATTENTION = (*ATTENTION_RULES, "GroupQueryAttention", "GroupedQueryAttention")
+"""Layers that are called with a query, a value and whether they look ahead."""
 ROW_WISE = ("Dense", *ELEMENTWISE)
 """What `TimeDistributed` may distribute."""
 POSITION_WISE = tuple(name for name in ROW_WISE if name != "PReLU")
@@ -115,18 +120,30 @@ OPERATIONS: dict[str, tuple[str, dict[str, Any]]] = {
         "Sigmoid": "sigmoid",
         "Tanh": "tanh",
         "Silu": "silu",
-        "Elu": "elu",
         "Selu": "selu",
         "Softplus": "softplus",
         "Softsign": "softsign",
         "Exp": "exponential",
         "HardSigmoid": "hard_sigmoid",
+        "Relu6": "relu6",
+        "HardSilu": "hard_silu",
+        "HardTanh": "hard_tanh",
+        "LogSigmoid": "log_sigmoid",
+        "SparsePlus": "sparse_plus",
+        "SparseSigmoid": "sparse_sigmoid",
+        "TanhShrink": "tanh_shrink",
+        "Mish": "mish",
     }.items()
+} | {
+    "Elu": ("ELU", {}),
+    "Negative": ("Rescaling", {"scale": -1.0}),
+    "TrueDivide": ("Divide", {}),
 }
-"""Operators of Keras 3 in a functional model that are activations under another name."""
+"""Operators of Keras 3 in a functional model that are layers under another name."""
 REASONS = {
     "Bidirectional": "the backward half needs the last step first",
-    "GroupQueryAttention": "groups of queries are not supported",
+    # Under the name in `.keras` files, and under that of its class in `.h5` files.
+    **dict.fromkeys(("GroupQueryAttention", "GroupedQueryAttention"), "groups of queries are not supported"),
     "GroupNormalization": "it normalises over time, so every step depends on later ones",
     "Lambda": "it holds code, and nothing in a file is executed",
     "Permute": "it exchanges time and features",
@@ -134,3 +151,12 @@ REASONS = {
     "Conv1DTranspose": "it gives more steps than it gets",
     "Dot": "it puts together other things than the weights and values of an attention pooling",
 }
+ONLY_KERAS = (
+    *("Conv2D", "Conv3D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "Conv3DTranspose", "ConvLSTM3D"),
+    *("MaxPooling2D", "MaxPooling3D", "AveragePooling2D", "AveragePooling3D", "GlobalMaxPooling2D"),
+    *("GlobalAveragePooling3D", "GlobalMaxPooling3D", "AdaptiveAveragePooling1D", "AdaptiveMaxPooling1D"),
+    *("ZeroPadding2D", "ZeroPadding3D", "Cropping2D", "Cropping3D", "UpSampling2D", "UpSampling3D"),
+    *("SpatialDropout2D", "SpatialDropout3D", "EinsumDense", "SpectralNormalization", "CategoryEncoding"),
+    *("Discretization", "Flip", "MelSpectrogram", "STFTSpectrogram"),
+)
+"""Layers of Keras that no rule serves, and of which there is nothing to be said but that."""
