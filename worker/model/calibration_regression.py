@@ -57,49 +57,70 @@ def choose(known: Float64Array, final: Float64Array, part_of: Int64Array, produc
     `part_of` (N,) is the part of each sequence, `products` its `sums_of_products`.
     """
     outputs, width = final.shape[1], known.shape[1]
-    own = np.arange(outputs)
     total = sum(products.values(), start=np.zeros_like(next(iter(products.values()))))
-    plain = [_own_only(total - part, outputs, width) for part in products.values()]
-    costs = _costs(plain, products)
+    rest = {number: total - part for number, part in products.items()}
+    costs = _costs([_own_only(each, outputs, width) for each in rest.values()], products)
     chosen, most = None, 0.0
-    for candidate in _candidates(own, width):
-        found = [ridge(total - part, outputs, *candidate) for part in products.values()]
-        better = costs - _costs(found, products)
-        if better.mean() > max(most, better.std(ddof=1) / np.sqrt(len(better))):
-            chosen, most = candidate, float(better.mean())
+    for columns, penalties in _candidates(outputs, width):
+        prepared = [Ridge.of(each, outputs, columns) for each in rest.values()]
+        for penalty in penalties:
+            better = costs - _costs([each.linear(penalty) for each in prepared], products)
+            if better.mean() > max(most, better.std(ddof=1) / np.sqrt(len(better))):
+                chosen, most = (columns, penalty), float(better.mean())
     if chosen is None:
         return Chosen(Linear(np.zeros(outputs), np.eye(width, outputs)), known[:, :outputs])
+    columns, penalty = chosen
     predicted = np.empty_like(final)
-    for number, part in products.items():
+    for number, each in rest.items():
         mine = part_of == number
-        predicted[mine] = ridge(total - part, outputs, *chosen).of(known[mine])
-    return Chosen(ridge(total, outputs, *chosen), predicted)
+        predicted[mine] = Ridge.of(each, outputs, columns).linear(penalty).of(known[mine])
+    return Chosen(Ridge.of(total, outputs, columns).linear(penalty), predicted)
 
 
-def _candidates(own: Int64Array, width: int) -> list[tuple[Int64Array, float]]:
-    """Columns and penalty: of several outputs their own predictors together, and all that is known."""
-    found = [(own, penalty) for penalty in PENALTIES[:2] if len(own) > 1]
-    crowd = max(1.0, (width - len(own)) / CROWDED)
-    if width > len(own):
-        found += [(np.arange(width), penalty * crowd) for penalty in PENALTIES]
+def _candidates(outputs: int, width: int) -> list[tuple[Int64Array, list[float]]]:
+    """Columns and penalties: of several outputs their own predictors together, and all that is known."""
+    found = [(np.arange(outputs), list(PENALTIES[:2]))] if outputs > 1 else []
+    crowd = max(1.0, (width - outputs) / CROWDED)
+    if width > outputs:
+        found.append((np.arange(width), [penalty * crowd for penalty in PENALTIES]))
     return found
 
 
-def ridge(products: Float64Array, outputs: int, columns: Int64Array, penalty: float) -> Linear:
-    """Penalised least squares of the final predictors on these of the known columns, which are standardised for it."""
-    width = len(products) - 1 - outputs
-    mean = products[0] / products[0, 0]
-    moments = products / products[0, 0] - np.outer(mean, mean)
-    finals = np.arange(1 + width, len(products))
-    used = 1 + columns
-    used = used[np.diag(moments)[used] > (SPREAD_MIN * mean[used]) ** 2 + 1e-12]
-    slopes = np.zeros((width, outputs))
-    if len(used):
-        spread = np.sqrt(np.diag(moments)[used])
-        correlations = moments[np.ix_(used, used)] / np.outer(spread, spread)
-        against = moments[np.ix_(used, finals)] / spread[:, None]
-        slopes[used - 1] = np.linalg.solve(correlations + penalty * np.eye(len(used)), against) / spread[:, None]
-    return Linear(mean[finals] - mean[1 : 1 + width] @ slopes, slopes)
+@dataclass(frozen=True, slots=True, eq=False)
+class Ridge:
+    """Penalised least squares of the final predictors on some of the known columns, which are standardised for it."""
+
+    mean: Float64Array
+    """(R + K,) of the known columns and the final predictors."""
+    used: Int64Array
+    """Of the columns those that vary."""
+    spread: Float64Array
+    correlations: Float64Array
+    against: Float64Array
+    """Of the used columns with each other and, (used, K), with the final predictors."""
+
+    @classmethod
+    def of(cls, products: Float64Array, outputs: int, columns: Int64Array) -> Ridge:
+        """Of `sums_of_products`."""
+        mean = products[0, 1:] / products[0, 0]
+        squares = np.diag(products)[1:] / products[0, 0]
+        variance = (squares - mean * mean)[columns]
+        used = columns[variance > (SPREAD_MIN * mean[columns]) ** 2 + 1e-12]
+        spread = np.sqrt((squares - mean * mean)[used])
+        finals = np.arange(len(mean) - outputs, len(mean))
+        moments = products[np.ix_(1 + used, np.concatenate([1 + used, 1 + finals]))] / products[0, 0]
+        moments -= np.outer(mean[used], np.concatenate([mean[used], mean[finals]]))
+        moments /= spread[:, None]
+        return cls(mean, used, spread, moments[:, : len(used)] / spread, moments[:, len(used) :])
+
+    def linear(self, penalty: float) -> Linear:
+        """With this penalty on the slopes of the standardised columns."""
+        outputs = self.against.shape[1]
+        slopes = np.zeros((len(self.mean) - outputs, outputs))
+        if len(self.used):
+            penalised = self.correlations + penalty * np.eye(len(self.used))
+            slopes[self.used] = np.linalg.solve(penalised, self.against) / self.spread[:, None]
+        return Linear(self.mean[-outputs:] - self.mean[:-outputs] @ slopes, slopes)
 
 
 def _own_only(products: Float64Array, outputs: int, width: int) -> Linear:
@@ -107,7 +128,7 @@ def _own_only(products: Float64Array, outputs: int, width: int) -> Linear:
     slopes = np.zeros((width, outputs))
     intercepts = np.empty(outputs)
     for k in range(outputs):
-        one = ridge(products, outputs, np.array([k]), PENALTIES[0])
+        one = Ridge.of(products, outputs, np.array([k])).linear(PENALTIES[0])
         slopes[:, k], intercepts[k] = one.slopes[:, k], one.intercepts[k]
     return Linear(intercepts, slopes)
 
