@@ -384,7 +384,7 @@ ARRAYS: dict[str, tuple[Make, str]] = {
     "an attribute of many texts": (root_attribute("model_config", ["x"] * 500), "declares the shape (500,)"),
     "an attribute of numbers": (root_attribute("model_config", np.zeros(3)), "declares the shape (3,)"),
     "an attribute that is empty": (root_attribute("model_config", h5py.Empty("f4")), "damaged"),
-    "an attribute that is a number": (root_attribute("model_config", 7), "no configuration"),
+    "an attribute that is a number": (root_attribute("model_config", 7), "model_config is no text"),
     "an attribute that is a zip": (root_attribute("model_config", b"PK"), "model_config that is no JSON"),
     "an attribute that is no JSON": (root_attribute("model_config", b"{"), "model_config that is no JSON"),
     "names that are numbers": (names_of_weights(7), "damaged"),

@@ -10,8 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import h5py
-
+from worker.model.files.hdf5_texts import open_checked
 from worker.model.files.json_text import json_object, read_bounded
 from worker.model.files.keras_zip import ROOTS, zip_weights
 from worker.model.files.places import Place
@@ -28,7 +27,7 @@ def read_hdf5(path: Path, architecture: Path | None = None) -> tuple[dict[str, A
 
     For weights alone the configuration is in the JSON `architecture`, or beside them.
     """
-    content = h5py.File(path, "r")
+    content = open_checked(path)
     raw = attribute(content, "model_config")
     version = attribute(content, "keras_version")
     if raw is not None:

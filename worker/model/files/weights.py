@@ -23,9 +23,10 @@ Array = npt.NDArray[np.float32]
 
 
 def attribute(holder: Any, name: str, elements_max: int = 1) -> Any:
-    """An attribute of a group or file, None where there is none. Raises ValueError beyond `elements_max`.
+    """The text or texts of a group's or file's attribute, None where there is none. Raises ValueError beyond
+    `elements_max`, and for what is no text.
 
-    Its declared shape is looked at first: reading one with 2⁴⁸ strings does not come back.
+    What it declares is looked at first: HDF5 does not come back from 2⁴⁸ strings, nor from a type that is none.
     """
     if name not in holder.attrs:
         return None
@@ -33,7 +34,9 @@ def attribute(holder: Any, name: str, elements_max: int = 1) -> Any:
     elements = prod(declared.shape)
     if elements > elements_max or elements * declared.dtype.itemsize > ATTRIBUTE_BYTES_MAX:
         raise ValueError(f"attribute {name} declares the shape {declared.shape}")
-    return holder.attrs[name]
+    if h5py.check_string_dtype(declared.dtype) is None and elements:
+        raise ValueError(f"attribute {name} is no text")
+    return holder.attrs[name] if elements else []
 
 
 class WeightReader:
