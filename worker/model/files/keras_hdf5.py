@@ -20,6 +20,8 @@ from worker.model.files.weights import Array, WeightReader, attribute
 NAMES_MAX = 4096
 """Arrays of one nested model, which has all its layers in one group."""
 NAME_CHUNKS_MAX = 64
+PROJECTIONS = ("query", "key", "value", "attention_output")
+"""Layers within an attention layer, in the order of its weights."""
 
 
 def read_hdf5(path: Path, architecture: Path | None = None) -> tuple[dict[str, Any], Any, Any]:
@@ -49,12 +51,29 @@ def hdf5_weights(reader: WeightReader, content: Any, place: Place) -> list[Array
     if len(place.steps) > 1:
         # The arrays of a nested model lie together; which layer one belongs to is part of its name.
         names = [name for name in names if layer in name.split("/")[:-1]]
-    return reader.arrays(group, names, layer)
+    return reader.arrays(group, _in_order(reader, names, place), layer)
 
 
 def architecture_path(weights: Path) -> Path:
     """Where the architecture of a file of weights is looked for: `model.weights.h5` → `model.json`."""
     return weights.with_name(re.sub(r"(\.weights)?\.[^.]*$", "", weights.name) + ".json")
+
+
+def _in_order(reader: WeightReader, names: list[str], place: Place) -> list[str]:
+    """Parts of a layer in its own order; the file has those that are not trained after the others."""
+    parts = [cell.name for cell in place.cells]
+    if place.class_name == "MultiHeadAttention":
+        parts = list(PROJECTIONS)
+    owners = {name: name.split("/")[-2:-1] for name in names}
+    if len(set(parts)) == len(parts) and all(owner and owner[0] in parts for owner in owners.values()):
+        return sorted(names, key=lambda name: parts.index(owners[name][0]))
+    if len({cell.is_trained for cell in place.cells}) > 1:
+        raise reader.refused(
+            place.steps[-1].name,
+            "do not say which belong to the cells that are not trained",
+            "set trainable alike for all cells and save the model again",
+        )
+    return names
 
 
 def _architecture_of(path: Path, architecture: Path) -> dict[str, Any]:

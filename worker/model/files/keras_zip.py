@@ -9,13 +9,14 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import h5py
 
 from worker.model.files.json_text import JSON_BYTES_MAX, json_object
-from worker.model.files.places import Place, Step, snake_case
+from worker.model.files.places import Cell, Place, Step, snake_case
 from worker.model.files.refusal import SAVED_MODEL_WAY_OUT, refused
 from worker.model.files.weights import ARRAYS_MAX, WAY_OUT, WEIGHT_BYTES_MAX, Array, WeightReader
 
@@ -147,14 +148,14 @@ def _variables(reader: WeightReader, group: Any, place: Place, layer: str, at: s
     return found
 
 
-def _in_order(children: list[str], cells: tuple[str, ...]) -> list[str]:
+def _in_order(children: list[str], cells: tuple[Cell, ...]) -> list[str]:
     """Stacked cells are numbered by class, so their order is only in the configuration. Seeds are no weights."""
     if not cells:
         found = [each for each in children if each != "vars" and not each.startswith("seed_generator")]
         return sorted(found, key=lambda each: (PROJECTIONS.get(each.removeprefix("_"), 0), each))
-    ordered, numbers = [], dict.fromkeys(cells, 0)
-    for cell in cells:
-        number = numbers[cell]
-        numbers[cell] += 1
-        ordered.append(snake_case(cell) + (f"_{number}" if number else ""))
+    ordered, numbers = [], Counter[str]()
+    for class_name in [cell.class_name for cell in cells]:
+        number = numbers[class_name]
+        numbers[class_name] += 1
+        ordered.append(snake_case(class_name) + (f"_{number}" if number else ""))
     return ordered

@@ -21,11 +21,20 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Cell:
+    """One of several stacked cells."""
+
+    name: str
+    class_name: str
+    is_trained: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
-    """The way from the outermost model to a layer; `cells` are the classes of stacked cells, in order."""
+    """The way from the outermost model to a layer; `cells` are its stacked cells, in order."""
 
     steps: tuple[Step, ...]
-    cells: tuple[str, ...] = ()
+    cells: tuple[Cell, ...] = ()
 
     @property
     def class_name(self) -> str:
@@ -90,9 +99,16 @@ def _name(entry: dict[str, Any], config: Any, class_name: str) -> str:
     return str(name or entry.get("name") or class_name)
 
 
-def _cells(config: Any) -> tuple[str, ...]:
-    """The classes of `RNN(StackedRNNCells([...]))`, or of `RNN([...])`."""
+def _cells(config: Any) -> tuple[Cell, ...]:
+    """The cells of `RNN(StackedRNNCells([...]))`, or of `RNN([...])`."""
     cell = config.get("cell") if isinstance(config, dict) else None
     inside = cell.get("config") if isinstance(cell, dict) else None
     cells = inside.get("cells") if isinstance(inside, dict) else None
-    return tuple(str(each.get("class_name")) for each in cells or [] if isinstance(each, dict))
+    return tuple(_cell(each) for each in cells or [] if isinstance(each, dict))
+
+
+def _cell(entry: dict[str, Any]) -> Cell:
+    class_name = str(entry.get("class_name"))
+    config = entry.get("config")
+    is_trained = not isinstance(config, dict) or config.get("trainable") is not False
+    return Cell(_name(entry, config, class_name), class_name, is_trained)

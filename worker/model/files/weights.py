@@ -49,7 +49,7 @@ class WeightReader:
     def arrays(self, group: Any, names: list[str], layer: str) -> list[Array]:
         """Raises ModelNotStreamable; KeyError where a name is missing."""
         if len(names) > ARRAYS_MAX:
-            raise self._refused(layer, f"are {len(names)} arrays", WAY_OUT)
+            raise self.refused(layer, f"are {len(names)} arrays", WAY_OUT)
         return [self._array(self.descend(group, name, layer), layer) for name in names]
 
     def descend(self, group: Any, name: str, layer: str) -> Any:
@@ -59,15 +59,15 @@ class WeightReader:
             if link is None:
                 raise KeyError(name)
             if not isinstance(link, h5py.HardLink):
-                raise self._refused(layer, "lie behind a link", WAY_OUT)
+                raise self.refused(layer, "lie behind a link", WAY_OUT)
             group = group[part]
         return group
 
     def _array(self, dataset: Any, layer: str) -> Array:
         if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or not _is_numeric(dataset):
-            raise self._refused(layer, "are not arrays of numbers", WAY_OUT)
+            raise self.refused(layer, "are not arrays of numbers", WAY_OUT)
         if dataset.is_virtual or dataset.external:
-            raise self._refused(layer, "lie in another file", WAY_OUT)
+            raise self.refused(layer, "lie in another file", WAY_OUT)
         declared = dataset.size * dataset.dtype.itemsize
         self.count(declared, layer)
         check_chunks(dataset)
@@ -75,24 +75,25 @@ class WeightReader:
             return self.checked(read_filtered(dataset), layer)
         # A file of a few bytes may declare any shape; Keras stores every number.
         if dataset.id.get_storage_size() < declared:
-            raise self._refused(layer, f"declare {dataset.size} numbers and hold fewer", WAY_OUT)
+            raise self.refused(layer, f"declare {dataset.size} numbers and hold fewer", WAY_OUT)
         return self.checked(dataset[...], layer)
 
     def count(self, declared_bytes: int, layer: str) -> None:
         """Before they are read. Raises ModelNotStreamable where all weights together are beyond the bound."""
         self._bytes += declared_bytes
         if self._bytes > WEIGHT_BYTES_MAX:
-            raise self._refused(layer, f"need more than {WEIGHT_BYTES_MAX >> 20} MiB", "serve a smaller model")
+            raise self.refused(layer, f"need more than {WEIGHT_BYTES_MAX >> 20} MiB", "serve a smaller model")
 
     def checked(self, values: npt.NDArray[Any], layer: str) -> Array:
         """As float32. Raises ModelNotStreamable where not all are finite."""
         with np.errstate(over="ignore"):
             array = np.asarray(values, np.float32)
         if not np.isfinite(array).all():
-            raise self._refused(layer, "are not finite", "train the model again, with a lower learning rate")
+            raise self.refused(layer, "are not finite", "train the model again, with a lower learning rate")
         return array
 
-    def _refused(self, layer: str, what: str, way_out: str) -> ModelNotStreamable:
+    def refused(self, layer: str, what: str, way_out: str) -> ModelNotStreamable:
+        """The error that names the file and the layer."""
         return ModelNotStreamable(f"{self._path}: the weights of layer {layer[:60]!r} {what}", way_out)
 
 
