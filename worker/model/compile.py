@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from worker.errors import ModelNotStreamable
+from worker.model.files.keras_zip import SHARED_WAY_OUT
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import Array
 from worker.model.graph import INPUT, Graph, Origin, Place, read_graph
@@ -167,7 +168,13 @@ class _Compiler:
         for other in self._graph.places:
             nested = "/" in other.path + place.path
             if nested and other.path != place.path and _is_same_layer(other, place):
-                found = found or self._file.weights(other.path, other.class_name, 0)
+                shared = self._file.weights(other.path, other.class_name, 0)
+                if found and shared and not _are_equal(found, shared):
+                    raise ModelNotStreamable(
+                        f"{self._file.path}: layer {place.name!r} is in two models, and two others are called the same",
+                        SHARED_WAY_OUT,
+                    )
+                found = found or shared
         return found
 
     def _layer(self, place: Place, inputs: list[Value]) -> Layer:
@@ -295,6 +302,10 @@ def _is_same_layer(one: Place, other: Place) -> bool:
     """Whether two places of different models may be one layer that is in both."""
     same_name = one.config.get("name") == other.config.get("name")
     return same_name and one.class_name == other.class_name and _essential(one.config) == _essential(other.config)
+
+
+def _are_equal(one: list[Array], other: list[Array]) -> bool:
+    return len(one) == len(other) and all(map(np.array_equal, one, other))
 
 
 def _check_shapes(layer: Layer, inputs: list[Value]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.unit.model.written_files import layer, numbers, sequential, shaped, write_hdf5
+from tests.unit.model.written_files import called, functional, layer, numbers, sequential, shaped, write_hdf5
 from worker.errors import ModelNotStreamable
 from worker.model.load import load_program
 
@@ -83,20 +83,11 @@ def gru():
 
 def attending():
     """Causal self-attention without biases, four heads of four on four features: all its kernels have one shape."""
-
-    def tensor(name):
-        return {"class_name": "__keras_tensor__", "config": {"shape": [None, 6, 4], "keras_history": [name, 0, 0]}}
-
-    def called(entry, *given, **more):
-        return {**entry, "name": entry["config"]["name"], "inbound_nodes": [{"args": list(given), "kwargs": more}]}
-
-    options = {"num_heads": 4, "key_dim": 4, "use_bias": False}
-    attention = layer("MultiHeadAttention", "mha", **options)
-    layers = [
-        {**shaped(6, 4), "name": "input", "inbound_nodes": []},
-        called(attention, tensor("input"), tensor("input"), use_causal_mask=True),
-        called(layer("GRU", "gru", units=4, reset_after=True), tensor("mha")),
-        called(layer("Dense", "dense", units=1, activation="sigmoid"), tensor("gru")),
-    ]
-    config = {"name": "model", "layers": layers, "input_layers": [["input", 0, 0]], "output_layers": [["dense", 0, 0]]}
-    return {"module": "keras", "class_name": "Functional", "config": config}
+    attention = layer("MultiHeadAttention", "mha", num_heads=4, key_dim=4, use_bias=False)
+    return functional(
+        "model",
+        called(shaped(6, 4)),
+        called(attention, "input", "input", use_causal_mask=True),
+        called(layer("GRU", "gru", units=4, reset_after=True), "mha"),
+        called(layer("Dense", "dense", units=1, activation="sigmoid"), "gru"),
+    )

@@ -28,6 +28,22 @@ def sequential(*layers: dict[str, Any], name: str = "model") -> dict[str, Any]:
     return {"module": "keras", "class_name": "Sequential", "config": {"name": name, "layers": list(layers)}}
 
 
+def called(entry: dict[str, Any], *given: str, **options: Any) -> dict[str, Any]:
+    """A layer of a functional model of Keras 3 that is called once, with the outputs of these layers."""
+    tensors = [{"class_name": "__keras_tensor__", "config": {"keras_history": [name, 0, 0]}} for name in given]
+    several = entry["class_name"] in ("Add", "Concatenate")
+    arguments = [tensors] if several else tensors
+    nodes = [{"args": arguments, "kwargs": options}] if given else []
+    return {**entry, "name": entry["config"]["name"], "inbound_nodes": nodes}
+
+
+def functional(name: str, *layers: dict[str, Any]) -> dict[str, Any]:
+    """From the first layer to the last one."""
+    first, last = (each["config"]["name"] for each in (layers[0], layers[-1]))
+    config = {"name": name, "layers": list(layers), "input_layers": [[first, 0, 0]], "output_layers": [[last, 0, 0]]}
+    return {"module": "keras", "class_name": "Functional", "config": config}
+
+
 def numbers(*shapes: tuple[int, ...], seed: int = 0) -> list[np.ndarray[Any, Any]]:
     rng = np.random.default_rng(seed)
     return [rng.normal(0, 0.5, shape).astype(np.float32) for shape in shapes]

@@ -38,6 +38,7 @@ OTHER_ZIPS = (
     (".npy", "is a zip of arrays of NumPy and not a model", WAY_OUT),
 )
 """What zips without any of these are: the end of a member's name, what it tells, the way out."""
+SHARED_WAY_OUT = "save it with model.save('model.h5')"
 ROOTS = ("layers", "_layer_checkpoint_dependencies")
 """What Keras calls the group of all layers; the second is that of 2.12."""
 GROUP_MEMBERS_MAX = 10_000
@@ -64,7 +65,9 @@ def zip_weights(reader: WeightReader, content: Any, place: Place) -> list[Array]
     group = content
     for step in place.steps:
         root = next((root for root in ROOTS if root in group), ROOTS[0])
-        found = _numbered(reader, reader.descend(group, root, layer), step, layer)
+        if group is not content and root not in group:
+            return []  # all its layers are in other models
+        found = _numbered(reader, reader.descend(group, root, layer), place, step, layer)
         if found is None:
             return []
         group = found
@@ -114,12 +117,26 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
         return stream.read(member.file_size)
 
 
-def _numbered(reader: WeightReader, groups: Any, step: Step, layer: str) -> Any:
-    """The group of the layer: the k-th of its class by number, since Keras 2.12 skips numbers."""
+def _numbered(reader: WeightReader, groups: Any, place: Place, step: Step, layer: str) -> Any:
+    """The group of the layer, None where it lies in that of another model.
+
+    Of its class it is the k-th by number, since Keras 2.12 skips numbers, where all are there. A layer that is in two
+    models is in the first one only: Keras 3 leaves out its number, Keras 2 counts on without it.
+    """
     pattern = re.compile(rf"{re.escape(snake_case(step.class_name))}(?:_(\d{{1,6}}))?")
     matches = (pattern.fullmatch(found) for found in _children(groups))
-    numbered = sorted((int(match.group(1) or 0), match.group(0)) for match in matches if match)
-    return reader.descend(groups, numbered[step.number][1], layer) if step.number < len(numbered) else None
+    numbered = dict(sorted((int(match.group(1) or 0), match.group(0)) for match in matches if match))
+    names = list(numbered.values())
+    name: str | None = None
+    if len(names) >= step.total:
+        name = names[step.number]
+    elif reader.keras_major >= 3:
+        name = numbered.get(step.number)
+    elif len(names) == step.total_new:
+        name = None if step.number_new is None else names[step.number_new]
+    elif any(_variables(reader, reader.descend(groups, each, layer), place, layer) for each in names):
+        raise reader.refused(layer, "may be those of another model, which the file does not say", SHARED_WAY_OUT)
+    return None if name is None else reader.descend(groups, name, layer)
 
 
 def _children(group: Any) -> list[str]:

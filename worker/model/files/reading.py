@@ -72,7 +72,7 @@ def _keras_file(
 ) -> ModelFile:
     vocabulary = keras_3_vocabulary(path, configuration, keras_major)
     places = places_of(configuration)
-    reader = WeightReader(path)
+    reader = WeightReader(path, keras_major)
 
     def weights(name: str, class_name: str, k: int) -> list[Array]:
         del class_name, k

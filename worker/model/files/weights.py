@@ -42,7 +42,8 @@ def attribute(holder: Any, name: str, elements_max: int = 1) -> Any:
 class WeightReader:
     """Reads the arrays of one file; all of them together stay within WEIGHT_BYTES_MAX, whatever the file declares."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keras_major: int = 3) -> None:
+        self.keras_major = keras_major
         self._path = path
         self._bytes = 0
 
