@@ -84,9 +84,9 @@ def _architecture_of(path: Path, architecture: Path) -> dict[str, Any]:
         return json_object(architecture, "text", read_bounded(file))
 
 
-def _version(configuration: dict[str, Any]) -> str:
+def _version(configuration: dict[str, Any]) -> str | None:
     """The JSON of Keras 2 says its version; that of Keras 3 says the module of each class instead."""
-    return "3." if "module" in configuration else "2."
+    return "3." if "module" in configuration else None
 
 
 def _weight_names(group: Any) -> list[str]:

@@ -6,7 +6,6 @@ anything is allocated; nothing in a file is executed.
 
 from __future__ import annotations
 
-import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from worker.model.files.generation import keras_major
 from worker.model.files.keras_hdf5 import hdf5_weights, read_hdf5
 from worker.model.files.keras_zip import read_zip, zip_weights
 from worker.model.files.legacy import keras_3_vocabulary, plain_weights
@@ -63,16 +63,17 @@ def open_model_file(path: Path, architecture: Path | None = None) -> Iterator[Mo
         configuration, version, content = read_zip(path) if is_zip else read_hdf5(path, architecture)
     with closing(content):
         with damage_refused(path):
-            file = _keras_file(path, configuration, _major(version), zip_weights if is_zip else hdf5_weights, content)
+            major = keras_major(path, version, configuration)
+            file = _keras_file(path, configuration, major, zip_weights if is_zip else hdf5_weights, content)
         yield file
 
 
 def _keras_file(
-    path: Path, configuration: dict[str, Any], keras_major: int, find: Callable[..., list[Array]], content: Any
+    path: Path, configuration: dict[str, Any], major: int, find: Callable[..., list[Array]], content: Any
 ) -> ModelFile:
-    vocabulary = keras_3_vocabulary(path, configuration, keras_major)
+    vocabulary = keras_3_vocabulary(path, configuration, major)
     places = places_of(configuration)
-    reader = WeightReader(path, keras_major)
+    reader = WeightReader(path, major)
 
     def weights(name: str, class_name: str, k: int) -> list[Array]:
         del class_name, k
@@ -81,7 +82,7 @@ def _keras_file(
         with damage_refused(path):
             return plain_weights(places[name].class_name, find(reader, content, places[name]))
 
-    return ModelFile(path, vocabulary, keras_major, weights)
+    return ModelFile(path, vocabulary, major, weights)
 
 
 def _torch_file(path: Path, architecture: Path | None) -> ModelFile:
@@ -120,10 +121,3 @@ def _refused_directory(path: Path) -> Exception:
         what = "is a directory with a SavedModel, a graph of operations without layers"
         return refused(path, what, SAVED_MODEL_WAY_OUT)
     return refused(path, "is a directory", "give the model's .keras or .h5 file")
-
-
-def _major(version: Any) -> int:
-    """Files of Keras 2.2 and earlier do not always say; those of Keras 3 do."""
-    text = version.decode(errors="replace") if isinstance(version, bytes) else str(version or "")
-    match = re.match(r"(\d{1,3})\.", text)
-    return int(match.group(1)) if match else 2
