@@ -154,6 +154,16 @@ def test_an_architecture_that_is_none_is_refused(kind, tmp_path, refused_kinds):
         ({"layers": [{"module": "LSTM"}]}, "without `name`"),
         ({"layers": [{"module": "Transformer", "name": "x"}]}, "not known"),
         ({"layers": [{"module": "LSTM", "name": "x", "code": "1"}]}, "unknown key"),
+        ({"layers": [{"module": "LeakyReLU", "alpha": 0.3}]}, "unknown key 'alpha' in layer 0, a LeakyReLU"),
+        ({"layers": [{"module": "ELU", "negative_slope": 0.3}]}, "unknown key 'negative_slope' in layer 0, a ELU"),
+        (
+            {"layers": [{"module": "LSTM", "name": "x", "nonlinearity": "relu"}]},
+            "unknown key 'nonlinearity' in layer 0",
+        ),
+        ({"layers": [{"module": "Linear", "name": "x", "alpha": 3}]}, "unknown key 'alpha' in layer 0, a Linear"),
+        ({"layers": [{"module": "Last"}], "timestep": 7}, "unknown key 'timestep'"),
+        ({"layers": [{"module": "Last"}], "batch_first": True}, "unknown key 'batch_first'"),
+        ({"layers": [{"module": "Flatten"}, {"module": "Last"}]}, "`Last` in layer 1, where there are no steps"),
         ({"layers": [{"module": "Last"}]}, "before any recurrent"),
         ({"layers": [{"module": "Linear", "name": "nothing"}]}, "does not have"),
     ],
@@ -164,6 +174,27 @@ def test_a_description_of_torch_modules_that_does_not_fit_is_refused(described, 
 
     assert said in refusal(tmp_path / "model.safetensors")
     refused_kinds.add(f"the description {described}")
+
+
+def test_a_recurrent_module_that_is_given_twice_is_refused(tmp_path):
+    shutil.copy(GENERATIONS / "torch_gru.safetensors", tmp_path / "model.safetensors")
+    layers = [{"module": "Linear", "name": "embed"}, *[{"module": "GRU", "name": "gru"}] * 2]
+    (tmp_path / "model.json").write_text(json.dumps({"layers": layers}))
+
+    assert "names 'gru' twice" in refusal(tmp_path / "model.safetensors")
+
+
+def test_a_description_of_the_wrong_modules_does_not_send_to_keras(tmp_path):
+    shutil.copy(GENERATIONS / "torch_rnn.safetensors", tmp_path / "model.safetensors")
+    modules = [{"module": "RNN", "name": "second"}, {"module": "RNN", "name": "first"}, {"module": "Last"}]
+    layers = [*modules, {"module": "Linear", "name": "head"}]
+    (tmp_path / "model.json").write_text(json.dumps({"layers": layers}))
+
+    said = refusal(tmp_path / "model.safetensors")
+
+    assert "'head' (Dense)" in said
+    assert "compare its JSON with the trained module" in said
+    assert "keras" not in said.removeprefix(str(tmp_path))
 
 
 def test_the_architecture_of_weights_may_lie_anywhere(tmp_path):

@@ -20,8 +20,8 @@ from worker.model.files.legacy import keras_3_vocabulary, plain_weights
 from worker.model.files.places import places_of
 from worker.model.files.refusal import OTHER_KINDS, SAVED_MODEL_WAY_OUT, damage_refused, refused
 from worker.model.files.safetensors import is_safetensors
-from worker.model.files.torch_stack import read_torch_stack
-from worker.model.files.weights import WEIGHT_BYTES_MAX, Array, WeightReader
+from worker.model.files.torch_stack import TORCH_WAY_OUT, read_torch_stack
+from worker.model.files.weights import WAY_OUT, WEIGHT_BYTES_MAX, Array, WeightReader
 
 FILE_BYTES_MAX = 2 * WEIGHT_BYTES_MAX
 HEAD_BYTES = 512
@@ -41,6 +41,8 @@ class ModelFile:
     configuration: dict[str, Any]
     keras_major: int
     weights: Callable[[str, str, int], list[Array]]
+    way_out: str = WAY_OUT
+    """Where it does not hold what it should."""
 
 
 @contextmanager
@@ -94,7 +96,7 @@ def _torch_file(path: Path, architecture: Path | None) -> ModelFile:
         with damage_refused(path):
             return stack.weights(name)
 
-    return ModelFile(path, stack.configuration, 3, weights)
+    return ModelFile(path, stack.configuration, 3, weights, TORCH_WAY_OUT)
 
 
 def _head(path: Path) -> tuple[bytes, int]:
