@@ -48,7 +48,9 @@ def compile_model(file: ModelFile, timesteps: int | None = None) -> StepProgram:
     graph = read_graph(file)
     compiler = _Compiler(file, graph, graph.timesteps or timesteps)
     try:
-        return compiler.program()
+        program = compiler.program()
+        file.check_used()
+        return program
     except ModelNotStreamable as error:
         if could_be_buffered(graph) or not error.hint.endswith(OR_BUFFER):
             raise

@@ -57,6 +57,7 @@ def write_hdf5(
         file.attrs["model_config"] = json.dumps(configuration)
         if version is not None:
             file.attrs["keras_version"] = version
+        file.create_group("model_weights").attrs["layer_names"] = [name.encode() for name in weights]
         for name, arrays in weights.items():
             group = file.create_group(f"model_weights/{name}")
             group.attrs["weight_names"] = [each.encode() for each in arrays]

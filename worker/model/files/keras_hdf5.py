@@ -7,12 +7,15 @@ attribute `weight_names` lists the arrays in order; `save_weights` leaves out `m
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from worker.model.files.hdf5_texts import open_checked
 from worker.model.files.json_text import json_object, read_bounded
-from worker.model.files.keras_zip import ROOTS, zip_weights
+from worker.model.files.keras_zip import ROOTS, UNUSED, check_zip_used, zip_weights
 from worker.model.files.places import Place
 from worker.model.files.refusal import refused
 from worker.model.files.weights import Array, WeightReader, attribute
@@ -40,18 +43,39 @@ def read_hdf5(path: Path, architecture: Path | None = None) -> tuple[dict[str, A
 
 def hdf5_weights(reader: WeightReader, content: Any, place: Place) -> list[Array]:
     """The arrays of one layer, none where the file has none."""
-    if "model_weights" not in content and any(root in content for root in ROOTS):
+    if _is_numbered(content):
         return zip_weights(reader, content, place)
     layer = place.steps[-1].name
-    root = reader.descend(content, "model_weights", layer) if "model_config" in content.attrs else content
+    root = _root(reader, content, layer)
     if place.steps[0].name not in root:
         return []
     group = reader.descend(root, place.steps[0].name, layer)
-    names = _weight_names(group)
+    names = _names(group, "weight_names")
     if len(place.steps) > 1:
         # The arrays of a nested model lie together; which layer one belongs to is part of its name.
         names = [name for name in names if layer in name.split("/")[:-1]]
     return reader.arrays(group, _in_order(reader, names, place), layer)
+
+
+def check_hdf5_used(reader: WeightReader, content: Any, places: Iterable[Place]) -> None:
+    """Raises ModelNotStreamable for the weights of a layer that the configuration does not have."""
+    if _is_numbered(content):
+        check_zip_used(reader, content, places)
+        return
+    known = {place.steps[0].name for place in places}
+    root = _root(reader, content, "")
+    for name in _names(root, "layer_names") if isinstance(root, h5py.Group) else ():
+        if name not in known and name in root and _names(reader.descend(root, name, name), "weight_names"):
+            raise reader.refused(name, *UNUSED)
+
+
+def _root(reader: WeightReader, content: Any, layer: str) -> Any:
+    return reader.descend(content, "model_weights", layer) if "model_config" in content.attrs else content
+
+
+def _is_numbered(content: Any) -> bool:
+    """Whether the layout is that of `*.weights.h5` files."""
+    return "model_weights" not in content and any(root in content for root in ROOTS)
 
 
 def architecture_path(weights: Path) -> Path:
@@ -89,10 +113,11 @@ def _version(configuration: dict[str, Any]) -> str | None:
     return "3." if "module" in configuration else None
 
 
-def _weight_names(group: Any) -> list[str]:
-    stored = attribute(group, "weight_names", NAMES_MAX)
+def _names(group: Any, key: str) -> list[str]:
+    """`weight_names` or `layer_names`, none where there is no such attribute."""
+    stored = attribute(group, key, NAMES_MAX)
     if stored is None:
         # Beyond 64 KiB, which is all that an attribute may have, the names are split.
-        parts = (attribute(group, f"weight_names{number}", NAMES_MAX) for number in range(NAME_CHUNKS_MAX))
+        parts = (attribute(group, f"{key}{number}", NAMES_MAX) for number in range(NAME_CHUNKS_MAX))
         stored = [name for part in parts if part is not None for name in part]
     return [each.decode() if isinstance(each, bytes) else str(each) for each in stored]

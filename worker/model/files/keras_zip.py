@@ -10,6 +10,7 @@ import io
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ OTHER_ZIPS = (
     (".npy", "is a zip of arrays of NumPy and not a model", WAY_OUT),
 )
 """What zips without any of these are: the end of a member's name, what it tells, the way out."""
+UNUSED = ("belong to no layer of its architecture", "give the architecture that they were saved with")
 SHARED_WAY_OUT = "save it with model.save('model.h5')"
 ROOTS = ("layers", "_layer_checkpoint_dependencies")
 """What Keras calls the group of all layers; the second is that of 2.12."""
@@ -62,16 +64,46 @@ def read_zip(path: Path) -> tuple[dict[str, Any], Any, Any]:
 def zip_weights(reader: WeightReader, content: Any, place: Place) -> list[Array]:
     """The arrays of one layer, none where the file has none."""
     layer = place.steps[-1].name
+    model = _model(reader, content, place)
+    group = None if model is None else _below(reader, model, content, place, place.steps[-1])
+    return [] if group is None else reader.arrays(group, _variables(reader, group, place, layer), layer)
+
+
+def _model(reader: WeightReader, content: Any, place: Place) -> Any:
+    """The group of the model that a layer is in, None where it lies in that of another model."""
     group = content
-    for step in place.steps:
-        root = next((root for root in ROOTS if root in group), ROOTS[0])
-        if group is not content and root not in group:
-            return []  # all its layers are in other models
-        found = _numbered(reader, reader.descend(group, root, layer), place, step, layer)
-        if found is None:
-            return []
-        group = found
-    return reader.arrays(group, _variables(reader, group, place, layer), layer)
+    for step in place.steps[:-1]:
+        group = None if group is None else _below(reader, group, content, place, step)
+    return group
+
+
+def _below(reader: WeightReader, group: Any, content: Any, place: Place, step: Step) -> Any:
+    """The group of a layer in that of its model, None where it lies in that of another model."""
+    root = next((root for root in ROOTS if root in group), ROOTS[0])
+    if group is not content and root not in group:
+        return None  # all its layers are in other models
+    layer = place.steps[-1].name
+    return _numbered(reader, reader.descend(group, root, layer), place, step, layer)
+
+
+def check_zip_used(reader: WeightReader, content: Any, places: Iterable[Place]) -> None:
+    """Raises ModelNotStreamable for the weights of a layer that the configuration does not have.
+
+    Those of the optimizer, of metrics and of random numbers do not lie among the layers.
+    """
+    models: dict[tuple[Step, ...], tuple[Place, Counter[str]]] = {}
+    for place in dict.fromkeys(places):
+        _, totals = models.setdefault(place.steps[:-1], (place, Counter()))
+        totals[snake_case(place.class_name)] += 1
+    for place, totals in models.values():
+        group = _model(reader, content, place)
+        root = next((root for root in ROOTS if group is not None and root in group), None)
+        for name in sorted(_children(group[root])) if root else ():
+            class_name = name if name in totals else re.sub(r"_\d{1,6}$", "", name)
+            totals[class_name] -= 1
+            below = reader.descend(group, f"{root}/{name}", name)
+            if totals[class_name] < 0 and _variables(reader, below, place, name):
+                raise reader.refused(name, *UNUSED)
 
 
 def _check_directory(path: Path) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from worker.model.files.generation import keras_major
-from worker.model.files.keras_hdf5 import hdf5_weights, read_hdf5
-from worker.model.files.keras_zip import read_zip, zip_weights
+from worker.model.files.keras_hdf5 import check_hdf5_used, hdf5_weights, read_hdf5
+from worker.model.files.keras_zip import check_zip_used, read_zip, zip_weights
 from worker.model.files.legacy import keras_3_vocabulary, plain_weights
 from worker.model.files.places import places_of
 from worker.model.files.refusal import OTHER_KINDS, SAVED_MODEL_WAY_OUT, damage_refused, refused
@@ -43,6 +43,8 @@ class ModelFile:
     weights: Callable[[str, str, int], list[Array]]
     way_out: str = WAY_OUT
     """Where it does not hold what it should."""
+    check_used: Callable[[], None] = lambda: None
+    """Raises ModelNotStreamable for weights of a layer that the configuration does not have."""
 
 
 @contextmanager
@@ -66,16 +68,15 @@ def open_model_file(path: Path, architecture: Path | None = None) -> Iterator[Mo
     with closing(content):
         with damage_refused(path):
             major = keras_major(path, version, configuration)
-            file = _keras_file(path, configuration, major, zip_weights if is_zip else hdf5_weights, content)
+            file = _keras_file(path, configuration, major, is_zip, content)
         yield file
 
 
-def _keras_file(
-    path: Path, configuration: dict[str, Any], major: int, find: Callable[..., list[Array]], content: Any
-) -> ModelFile:
+def _keras_file(path: Path, configuration: dict[str, Any], major: int, is_zip: bool, content: Any) -> ModelFile:
     vocabulary = keras_3_vocabulary(path, configuration, major)
     places = places_of(configuration)
     reader = WeightReader(path, major)
+    find, check_used = (zip_weights, check_zip_used) if is_zip else (hdf5_weights, check_hdf5_used)
 
     def weights(name: str, class_name: str, k: int) -> list[Array]:
         del class_name, k
@@ -84,7 +85,11 @@ def _keras_file(
         with damage_refused(path):
             return plain_weights(places[name].class_name, find(reader, content, places[name]))
 
-    return ModelFile(path, vocabulary, major, weights)
+    def checked() -> None:
+        with damage_refused(path):
+            check_used(reader, content, places.values())
+
+    return ModelFile(path, vocabulary, major, weights, check_used=checked)
 
 
 def _torch_file(path: Path, architecture: Path | None) -> ModelFile:
