@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from worker.errors import ModelNotStreamable
+from worker.model.calls import OPERATORS, OPERATORS_REASON, OPERATORS_WAY_OUT, WAYS_OUT
 from worker.model.files.keras_zip import SHARED_WAY_OUT
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import Array
@@ -39,6 +40,7 @@ from worker.model.schedule import Schedule
 from worker.model.together import NEXT, PADDED, check_alike, finished, unfinished
 from worker.model.value import Value
 
+RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN", "ConvLSTM1D", "ConvLSTM2D")
 STATE_FLOATS_MAX = 1 << 20
 """Of one stream: 4 MiB."""
 
@@ -149,7 +151,11 @@ class _Compiler:
             )
             if layer.class_name == "Lambda":
                 way_out = "build the model from Keras' own layers"
+            if layer.class_name in OPERATORS:
+                raise layer.refused(OPERATORS_REASON, OPERATORS_WAY_OUT)
             raise layer.refused(REASONS.get(layer.class_name, "this class of layer is not known"), way_out)
+        if len(inputs) != 1 and layer.class_name in RECURRENT:
+            raise layer.refused("it is called with an initial state", WAYS_OUT["initial_state"])
         if len(inputs) != 1 and layer.class_name not in SEVERAL_INPUTS:
             raise layer.refused(f"it is called with {len(inputs)} values", "call it with one")
         if layer.widths:

@@ -6,20 +6,29 @@ with arguments). A layer that is called twice has two places, so that each keeps
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from worker.errors import ModelNotStreamable
+from worker.model.calls import (
+    LAYERS_MAX,
+    Key,
+    Reference,
+    are_indices,
+    attention_call,
+    check_keywords,
+    check_outputs,
+    masks,
+    tensors,
+)
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import WAY_OUT
 from worker.model.inputs import IDS_MAX, ModelInput, inputs_of
 from worker.model.rules.context import is_whole, shown
-from worker.model.rules.table import ATTENTION
 
-LAYERS_MAX = 1000
 CONNECTIONS_MAX = 10_000
 """Of all calls of one model."""
 NAME_CHARACTERS_MAX = 200
@@ -33,10 +42,6 @@ FOREIGN = (-1, 0.0)
 """Of a mask that does not come from looking for a number."""
 Origin = tuple[int, float]
 """The number of the value that a mask is of, and the number that it looks for in it."""
-Key = tuple[str, int]
-"""A layer's name and which of its calls."""
-Reference = tuple[str, int, int]
-"""A layer's name, which of its calls, and which tensor of that."""
 
 
 @dataclass(slots=True)
@@ -169,12 +174,13 @@ class _Reader:
                 continue
             nodes = entry.get("inbound_nodes")
             for number, node in enumerate(nodes if isinstance(nodes, list) else []):
-                called, call = _attention_call(entry, node)
+                called, call = attention_call(entry, node)
                 calls.append((called, number, *self._arguments(called, call)))
         self._compute(calls, known, above)
         outputs = []
         for name, node, tensor in self._references(inner.get("output_layers")):
             values = known.get((name, node), [])
+            check_outputs(self._file.path, [(name, node, tensor)], known)
             if not tensor < len(values):
                 raise self._refused(f"the output {name[:60]!r} is computed by no layer")
             outputs.append(values[tensor])
@@ -197,6 +203,7 @@ class _Reader:
                 else:
                     left.append(call)
             if len(left) == len(calls):
+                check_outputs(self._file.path, [each for call in left for each in call[2]], known)
                 raise self._refused(f"layer {left[0][0]['config']['name'][:60]!r} depends on itself or on nothing")
             calls = left
 
@@ -252,26 +259,14 @@ class _Reader:
             references = self._references(node)
             found = [node] if references and isinstance(node[0], str) else node
             for each in found:
-                self._check_keywords(entry, each[3] if len(each) > 3 else None, ("training",))
+                check_keywords(entry, each[3] if len(each) > 3 else None, ("training",), self._file.keras_major)
             return references, [], []
         arguments = node.get("args") if isinstance(node, dict) else None
         if not isinstance(arguments, list):
             raise self._refused(f"a call of layer {name[:60]!r} has no arguments")
-        keywords = self._check_keywords(entry, node.get("kwargs"), ("training", "mask"))
-        references = list(_tensors(arguments))
-        return references, [each for each in arguments if not list(_tensors([each]))], _masks(keywords.get("mask"))
-
-    def _check_keywords(self, entry: dict[str, Any], given: Any, known: tuple[str, ...]) -> dict[str, Any]:
-        """Raises ModelNotStreamable for what would change the numbers."""
-        keywords: dict[str, Any] = given if isinstance(given, dict) else {}
-        used = [key for key, value in keywords.items() if value is not None and key not in known]
-        if used:
-            raise ModelNotStreamable(
-                f"layer {entry['config']['name'][:60]!r} ({entry['class_name']}) cannot be stepped: it is called with "
-                f"{used[0][:40]!r}",
-                "call it with its input only",
-            )
-        return keywords
+        keywords = check_keywords(entry, node.get("kwargs"), ("training", "mask"), self._file.keras_major)
+        references = list(tensors(arguments))
+        return references, [each for each in arguments if not list(tensors([each]))], masks(keywords.get("mask"))
 
     def _references(self, value: Any) -> list[Reference]:
         """`[name, node, tensor]`, or a list of these, or a dictionary, of which Keras sorts the keys."""
@@ -280,7 +275,7 @@ class _Reader:
         single = isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str)
         found = [value] if single else value
         if not isinstance(found, list) or not all(
-            isinstance(each, list) and len(each) >= 3 and isinstance(each[0], str) and _are_indices(each[1:3])
+            isinstance(each, list) and len(each) >= 3 and isinstance(each[0], str) and are_indices(each[1:3])
             for each in found
         ):
             raise self._refused("it does not say how its layers are connected")
@@ -310,22 +305,6 @@ class _Reader:
         return ModelNotStreamable(f"{self._file.path}: {what}", WAY_OUT)
 
 
-def _attention_call(entry: dict[str, Any], node: Any) -> tuple[dict[str, Any], Any]:
-    """Of an attention layer of Keras 3: its values in the order of its arguments, its causal mask in its configuration.
-
-    What other arguments there are is left as it is, and so are all other layers.
-    """
-    keywords = node.get("kwargs") if isinstance(node, dict) else None
-    if entry["class_name"] not in ATTENTION or not isinstance(keywords, dict):
-        return entry, node
-    given = [keywords[key] for key in ("query", "value", "key") if keywords.get(key) is not None]
-    others = {key: value for key, value in keywords.items() if key not in ("query", "value", "key")}
-    causal = {"use_causal_mask": others.pop("use_causal_mask", None) or False}
-    others = {key: value for key, value in others.items() if value is not False}
-    arguments = [*node["args"], *given] if isinstance(node.get("args"), list) else node.get("args")
-    return {**entry, "config": {**entry["config"], **causal}}, {**node, "args": arguments, "kwargs": others}
-
-
 def _ids(places: Sequence[Place], inputs: Sequence[int]) -> dict[int, int]:
     """How many ids there are, of each input that only Embedding layers take; see `inputs_of`."""
     takers: dict[int, list[Place]] = {}
@@ -346,30 +325,8 @@ def _configuration(given: ModelInput) -> dict[str, Any]:
     return config if given.shape is None else config | {"shape": given.shape}
 
 
-def _tensors(arguments: Any) -> Iterator[Reference]:
-    """The references to other calls in a call's arguments; nesting is bounded by the JSON's."""
-    if isinstance(arguments, list):
-        for each in arguments:
-            yield from _tensors(each)
-    elif isinstance(arguments, dict) and arguments.get("class_name") == "__keras_tensor__":
-        config = arguments.get("config")
-        history: Any = config.get("keras_history") if isinstance(config, dict) else None
-        named = isinstance(history, list) and len(history) == 3 and isinstance(history[0], str)
-        if named and _are_indices(history[1:]):
-            yield history[0], history[1], history[2]
-
-
-def _masks(value: Any) -> list[Reference]:
-    """The tensors of a `mask` argument, which is one, or a list with nothing where an input has none."""
-    return list(_tensors(value if isinstance(value, list) else [value]))
-
-
 def _is_number(values: list[Any]) -> bool:
     return len(values) == 1 and type(values[0]) in (int, float) and abs(values[0]) < 3e38
-
-
-def _are_indices(values: list[Any]) -> bool:
-    return all(type(each) is int and 0 <= each < LAYERS_MAX for each in values)
 
 
 def _inner(configuration: dict[str, Any]) -> dict[str, Any]:

@@ -241,6 +241,14 @@ MISTAKEN: dict[str, tuple[Make, str]] = {
     "ONNX": (lambda: b"\x08\x07\x12\x07pytorch\x1a\x051.9.0:\x80\x01", "ONNX"),
     "TensorFlow Lite": (lambda: b"\x1c\x00\x00\x00TFL3" + bytes(64), "TensorFlow Lite"),
     "the graph of a SavedModel": (lambda: b"\x08\x01\x12\xff\x01\x0a\x02\x10\x01", "SavedModel"),
+    "a list of parts": (lambda: b'{"metadata": {"total_size": 9}, "weight_map": {}}', "without max_shard_size"),
+    "a zip of parts": (
+        lambda: zip_of(
+            {name: each for name, each in members_of(KERAS).items() if ".h5" not in name}
+            | {"model.weights.json": b"{}"}
+        ),
+        "in several parts: save the model in one file",
+    ),
     "an array of NumPy": (lambda: b"\x93NUMPY\x01\x00v\x00{'descr'", "NumPy"),
     "arrays of NumPy": (lambda: zip_of({"x.npy": b"\x93NUMPY"}), "NumPy"),
     "text": (lambda: b"t,a,b\n1,2,3\n", "neither"),
@@ -328,6 +336,14 @@ CONFIGURATIONS: dict[str, tuple[Make, str]] = {
     "a layer that is not there": (
         functional_file({"last": ["nowhere"]}),
         "layer 'last' depends on itself or on nothing",
+    ),
+    "a quantized layer": (
+        lstm_with(dtype={"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8", "source_name": "float32"}}),
+        "'lstm', which is quantized to int8: save the model before model.quantize",
+    ),
+    "an operator of Keras 2": (
+        functional_file({"op": ["input"], "last": ["op"]}, op={"class_name": "TFOpLambda", "config": {"name": "op"}}),
+        "'op' (TFOpLambda) cannot be stepped: operators such as x + y are not read in files of Keras 2",
     ),
     "an operation of TensorFlow": (
         functional_file({"op": ["input"], "last": ["op"]}, op=TENSORFLOW_OPERATION),

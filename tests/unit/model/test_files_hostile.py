@@ -99,6 +99,13 @@ def place(kind: str, folder: Path) -> Path:
     elif kind == "a SavedModel":
         path.mkdir()
         (path / "saved_model.pb").write_bytes(b"")
+    elif kind == "a SavedModel in text":
+        path.mkdir()
+        (path / "saved_model.pbtxt").write_bytes(b"")
+    elif kind == "the parts of a file":
+        path.mkdir()
+        for name, content in hostile_files.members_of(KERAS).items():
+            (path / name).write_bytes(content)
     elif kind == "a named pipe":
         os.mkfifo(path)
     elif kind == "a device without end":
@@ -118,6 +125,8 @@ def place(kind: str, folder: Path) -> Path:
     [
         ("a directory", "is a directory"),
         ("a SavedModel", "model.save('model.h5')"),
+        ("a SavedModel in text", "model.save('model.h5')"),
+        ("the parts of a file", "zip them: metadata.json, config.json, model.weights.h5"),
         ("a named pipe", "not a regular file"),
         ("a device without end", "not a regular file"),
         ("a link to a directory", "is a directory"),

@@ -22,7 +22,8 @@ def keras_major(path: Path, stated: Any, configuration: dict[str, Any]) -> int:
     text = stated.decode(errors="replace") if isinstance(stated, bytes) else str(stated or "")
     match = re.match(r"(\d{1,6})(\.|$)", text)
     if match and int(match.group(1)) > NEWEST:
-        raise refused(path, f"was written by Keras {text[:20]}, and words may mean something else there")
+        what = f"was written by Keras {text[:20]}, and words may mean something else there"
+        raise refused(path, what, "save it with Keras 3")
     if match:
         return int(match.group(1))
     marks = set(_marks(configuration)) or ({2} if "module" not in configuration else set())

@@ -39,6 +39,7 @@ OTHER_ZIPS = (
     (".npy", "is a zip of arrays of NumPy and not a model", WAY_OUT),
 )
 """What zips without any of these are: the end of a member's name, what it tells, the way out."""
+SHARDS_WAY_OUT = "save the model in one file, without max_shard_size"
 UNUSED = ("belong to no layer of its architecture", "give the architecture that they were saved with")
 SHARED_WAY_OUT = "save it with model.save('model.h5')"
 ROOTS = ("layers", "_layer_checkpoint_dependencies")
@@ -137,6 +138,8 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     try:
         member = archive.getinfo(name)
     except KeyError as error:
+        if "model.weights.json" in archive.namelist():
+            raise refused(path, "has its weights in several parts", SHARDS_WAY_OUT) from error
         raise refused(path, f"is a zip without {name}") from error
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         # zipfile inflates the other methods without a bound.

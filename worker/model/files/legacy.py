@@ -92,6 +92,7 @@ def _translate(path: Path, entry: Any, keras_major: int) -> None:
     if not isinstance(entry, dict) or not isinstance(entry.get("class_name"), str):
         return
     _refuse_custom(path, entry)
+    _refuse_quantized(path, entry)
     class_name = entry["class_name"]
     entry["class_name"] = CLASS_NAMES.get(class_name, class_name)
     if class_name == "Sequential" and isinstance(entry.get("config"), list):
@@ -150,6 +151,18 @@ def _translate_keys(class_name: str, config: dict[str, Any], keras_major: int) -
     axis = config.get("axis")
     if class_name.endswith("Normalization") and isinstance(axis, list) and len(axis) == 1:
         config["axis"] = axis[0]
+
+
+def _refuse_quantized(path: Path, entry: dict[str, Any]) -> None:
+    """Its weights are whole numbers with scales, or have scales besides."""
+    config = entry.get("config")
+    policy = config.get("dtype") if isinstance(config, dict) else None
+    inside = policy.get("config") if isinstance(policy, dict) else None
+    if isinstance(config, dict) and isinstance(inside, dict) and isinstance(inside.get("mode"), str):
+        name, mode = str(config.get("name"))[:60], inside["mode"][:20]
+        raise ModelNotStreamable(
+            f"{path} has the layer {name!r}, which is quantized to {mode}", "save the model before model.quantize"
+        )
 
 
 def _refuse_custom(path: Path, entry: dict[str, Any]) -> None:

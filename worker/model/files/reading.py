@@ -15,7 +15,7 @@ from typing import Any
 
 from worker.model.files.generation import keras_major
 from worker.model.files.keras_hdf5 import check_hdf5_used, hdf5_weights, read_hdf5
-from worker.model.files.keras_zip import check_zip_used, read_zip, zip_weights
+from worker.model.files.keras_zip import MEMBERS, SHARDS_WAY_OUT, check_zip_used, read_zip, zip_weights
 from worker.model.files.legacy import keras_3_vocabulary, plain_weights
 from worker.model.files.places import places_of
 from worker.model.files.refusal import OTHER_KINDS, SAVED_MODEL_WAY_OUT, damage_refused, refused
@@ -25,6 +25,8 @@ from worker.model.files.weights import WAY_OUT, WEIGHT_BYTES_MAX, Array, WeightR
 
 FILE_BYTES_MAX = 2 * WEIGHT_BYTES_MAX
 HEAD_BYTES = 512
+SHARDS = b'"weight_map"'
+"""A key of `model.weights.json`, which Keras 3 writes for weights in several files."""
 ZIP, HDF5 = b"PK", b"\x89HDF\r\n\x1a\n"
 
 
@@ -58,6 +60,8 @@ def open_model_file(path: Path, architecture: Path | None = None) -> Iterator[Mo
         yield _torch_file(path, architecture)
         return
     if not head.startswith((ZIP, HDF5)):
+        if head.lstrip().startswith(b"{") and SHARDS in head:
+            raise refused(path, "lists the parts of a model's weights", SHARDS_WAY_OUT)
         for start, at, what, way_out in OTHER_KINDS:
             if head[at : at + len(start)] == start or head.lstrip().startswith(start):
                 raise refused(path, what, way_out)
@@ -124,7 +128,9 @@ def _head(path: Path) -> tuple[bytes, int]:
 
 
 def _refused_directory(path: Path) -> Exception:
-    if (path / "saved_model.pb").is_file():
+    if any((path / f"saved_model.{end}").is_file() for end in ("pb", "pbtxt")):
         what = "is a directory with a SavedModel, a graph of operations without layers"
         return refused(path, what, SAVED_MODEL_WAY_OUT)
+    if all((path / name).is_file() for name in MEMBERS):
+        return refused(path, "is a directory with the parts of a .keras file", f"zip them: {', '.join(MEMBERS)}")
     return refused(path, "is a directory", "give the model's .keras or .h5 file")
