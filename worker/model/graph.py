@@ -26,7 +26,7 @@ from worker.model.calls import (
 )
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import WAY_OUT
-from worker.model.inputs import IDS_MAX, ModelInput, inputs_of
+from worker.model.inputs import IDS_MAX, ModelInput, inputs_of, takes_whole_numbers
 from worker.model.rules.context import is_whole, shown
 
 CONNECTIONS_MAX = 10_000
@@ -94,6 +94,7 @@ def read_graph(file: ModelFile) -> Graph:
     places, outputs = _reachable(reader.places, outputs)
     numbers = {id(place): number for number, place in enumerate(places, 1)}
     ids = _ids(places, [numbers.get(id(place), -1) for place in originals] or given)
+    reader.check_whole_numbers({given[at] for at in ids})
     inputs, timesteps = inputs_of(str(file.path), shapes, ids)
     for place, each in zip(originals, inputs, strict=False):
         place.config = _configuration(each)
@@ -115,6 +116,7 @@ class _Reader:
         self._file = file
         self._calls: dict[str, int] = {}
         self._models = 0
+        self._whole: list[tuple[str, int]] = []
 
     def model(self, configuration: dict[str, Any], above: str, given: list[int]) -> list[int]:
         """The values that a call of a model with the values `given` returns."""
@@ -157,17 +159,30 @@ class _Reader:
         for entry in entries:
             if entry["class_name"] != "InputLayer":
                 values = self._call(entry, above, values, [])
+            elif takes_whole_numbers(entry["config"]):
+                self._whole.append((entry["config"]["name"], given[0]))
         return values
+
+    def check_whole_numbers(self, ids: set[int]) -> None:
+        """Raises ModelNotStreamable for an input that Keras makes whole numbers of, where these are not only `ids`."""
+        for name, number in self._whole:
+            if number not in ids:
+                raise ModelNotStreamable(
+                    f"{self._file.path}: the input {name[:60]!r} takes whole numbers, and Keras cuts off all others",
+                    "build the model with an input of float32 and load the weights there",
+                )
 
     def _functional(
         self, inner: dict[str, Any], entries: list[dict[str, Any]], above: str, given: list[int]
     ) -> list[int]:
         known: dict[Key, list[int]] = {}
+        whole = {each["config"]["name"] for each in entries if takes_whole_numbers(each["config"])}
         names = [name for name, _, _ in self._references(inner.get("input_layers"))]
         if len(names) != len(given):
             raise self._refused(f"{above[:60]!r} has {len(names)} inputs and is called with {len(given)}")
         for name, value in zip(names, given, strict=True):
             known[name, 0] = [value]
+            self._whole += [(name, value)] * (name in whole)
         calls = []
         for entry in entries:
             if entry["class_name"] == "InputLayer":
