@@ -11,6 +11,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,17 @@ def slow_to_order(calls: int, width: int) -> Any:
     return functional(
         {name: [*["input"] * width, after] for name, after in zip(names, [*names[1:], "input"], strict=True)}, "d0"
     )
+
+
+def mesh(width: int = 40) -> bytes:
+    """Weights of which each group is in the one above under many names: width ** 4 ways down in little HDF5."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        below = [file.create_group(name) for name in ("layers/lstm", "b", "c", "d", "e")]
+        for above, group in pairwise(below):
+            for number in range(width):
+                above[str(number)] = group
+    return buffer.getvalue()
 
 
 def hdf5_with(change: Callable[[h5py.File], object]) -> bytes:
@@ -360,6 +372,7 @@ ARRAYS: dict[str, tuple[Make, str]] = {
     "a truncated HDF5 file": (lambda: HDF5.read_bytes()[:-200], "damaged"),
     "an HDF5 file of its first bytes": (lambda: HDF5.read_bytes()[:8] + bytes(500), "damaged"),
     "a group within itself": (lambda: hdf5_with(contains_itself), "damaged"),
+    "groups with many ways through them": (lambda: zip_of(members_of(KERAS) | {"model.weights.h5": mesh()}), "damaged"),
     "a chunked bomb": (
         kernel_stored_as(shape=(1 << 28,), dtype="f4", chunks=(1 << 20,), compression="gzip"),
         "512 MiB",

@@ -11,6 +11,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,6 @@ UNUSED = ("belong to no layer of its architecture", "give the architecture that 
 SHARED_WAY_OUT = "save it with model.save('model.h5')"
 ROOTS = ("layers", "_layer_checkpoint_dependencies")
 """What Keras calls the group of all layers; the second is that of 2.12."""
-GROUP_MEMBERS_MAX = 10_000
 PROJECTIONS = {"query_dense": 1, "key_dense": 2, "value_dense": 3, "output_dense": 4}
 """Layers within an attention layer, in the order of its weights, in which HDF5 files of `model.save` have them."""
 DEPTH_MAX = 5
@@ -99,12 +99,12 @@ def check_zip_used(reader: WeightReader, content: Any, places: Iterable[Place]) 
     for place, totals in models.values():
         group = _model(reader, content, place)
         root = next((root for root in ROOTS if group is not None and root in group), None)
-        for name in sorted(_children(group[root])) if root else ():
-            class_name = name if name in totals else re.sub(r"_\d{1,6}$", "", name)
-            totals[class_name] -= 1
-            below = reader.descend(group, f"{root}/{name}", name)
-            if totals[class_name] < 0 and _variables(reader, below, place, name):
-                raise reader.refused(name, *UNUSED)
+        groups = None if root is None else reader.descend(group, root, "")
+        for class_name, names in _numbers(reader, groups).items() if root else ():
+            is_numbered = class_name not in totals and re.sub(r"_\d{1,6}$", "", class_name) in totals
+            for name in [] if is_numbered else list(names.values())[totals[class_name] :]:
+                if _variables(reader, reader.descend(groups, name, name), place, name):
+                    raise reader.refused(name, *UNUSED)
 
 
 def _check_directory(path: Path) -> None:
@@ -158,38 +158,45 @@ def _numbered(reader: WeightReader, groups: Any, place: Place, step: Step, layer
     Of its class it is the k-th by number, since Keras 2.12 skips numbers, where all are there. A layer that is in two
     models is in the first one only: Keras 3 leaves out its number, Keras 2 counts on without it.
     """
-    pattern = re.compile(rf"{re.escape(snake_case(step.class_name))}(?:_(\d{{1,6}}))?")
-    matches = (pattern.fullmatch(found) for found in _children(groups))
-    numbered = dict(sorted((int(match.group(1) or 0), match.group(0)) for match in matches if match))
-    names = list(numbered.values())
+    numbered = _numbers(reader, groups).get(snake_case(step.class_name), {})
     name: str | None = None
-    if len(names) >= step.total:
-        name = names[step.number]
+    if len(numbered) >= step.total:
+        name = _nth(numbered, step.number)
     elif reader.keras_major >= 3:
         name = numbered.get(step.number)
-    elif len(names) == step.total_new:
-        name = None if step.number_new is None else names[step.number_new]
-    elif any(_variables(reader, reader.descend(groups, each, layer), place, layer) for each in names):
+    elif len(numbered) == step.total_new:
+        name = None if step.number_new is None else _nth(numbered, step.number_new)
+    elif any(_variables(reader, reader.descend(groups, each, layer), place, layer) for each in numbered.values()):
         raise reader.refused(layer, "may be those of another model, which the file does not say", SHARED_WAY_OUT)
     return None if name is None else reader.descend(groups, name, layer)
 
 
-def _children(group: Any) -> list[str]:
-    if not isinstance(group, h5py.Group):
-        raise TypeError("an array lies where a group should be")
-    if len(group) > GROUP_MEMBERS_MAX:
-        raise ValueError(f"a group has {len(group)} members")
-    return list(group)
+def _nth(numbered: dict[int, str], number: int) -> str:
+    return next(islice(numbered.values(), number, None))
+
+
+def _numbers(reader: WeightReader, groups: Any) -> dict[str, dict[int, str]]:
+    """Class as Keras writes it → number → name of the group. `dense_1` is the second Dense, or the first `dense_1`."""
+    if groups.id in reader.numbered:
+        return reader.numbered[groups.id]
+    found: dict[str, dict[int, str]] = {}
+    for name in reader.children(groups):
+        found.setdefault(name, {})[0] = name
+        match = re.fullmatch(r"(.+)_(\d{1,6})", name)
+        if match:
+            found.setdefault(match.group(1), {})[int(match.group(2))] = name
+    ordered = {class_name: dict(sorted(names.items())) for class_name, names in found.items()}
+    return reader.numbered.setdefault(groups.id, ordered)
 
 
 def _variables(reader: WeightReader, group: Any, place: Place, layer: str, at: str = "", depth: int = 0) -> list[str]:
     """Paths of the arrays, a group's own before those of its children. HDF5 groups may contain themselves."""
     if depth > DEPTH_MAX:
         raise ValueError("groups are nested too deep")
-    children = _children(group)
+    children = reader.children(group)
     found: list[str] = []
     if "vars" in children:
-        own = _children(reader.descend(group, "vars", layer))
+        own = reader.children(reader.descend(group, "vars", layer))
         found = [f"{at}vars/{each}" for each in sorted(own, key=int)]
     last = at.removesuffix("/").rpartition("/")[2]
     for child in _in_order(children, place.cells if last == "cells" else ()):

@@ -16,6 +16,10 @@ from worker.model.files.chunks import check_chunks, is_filtered, read_filtered
 WEIGHT_BYTES_MAX = 512 << 20
 ARRAYS_MAX = 64
 """Of one layer; stacked cells have three each, other layers at most four."""
+GROUP_MEMBERS_MAX = 10_000
+LOOKS_MAX = 200_000
+"""Names in all groups that are looked through, and LOOK for each of these groups."""
+LOOK = 24
 ATTRIBUTE_BYTES_MAX = 16 << 20
 WAY_OUT = "save the trained model again with model.save('model.keras')"
 
@@ -44,7 +48,10 @@ class WeightReader:
 
     def __init__(self, path: Path, keras_major: int = 3) -> None:
         self.keras_major = keras_major
+        self.numbered: dict[Any, dict[str, dict[int, str]]] = {}
+        """Groups in which layers were looked for: class → number → name."""
         self._path = path
+        self._looked = 0
         self._bytes = 0
 
     def arrays(self, group: Any, names: list[str], layer: str) -> list[Array]:
@@ -63,6 +70,15 @@ class WeightReader:
                 raise self.refused(layer, "lie behind a link", WAY_OUT)
             group = group[part]
         return group
+
+    def children(self, group: Any) -> list[str]:
+        """The names in a group. Raises ValueError beyond LOOKS_MAX: few groups that hold one another have many ways."""
+        if not isinstance(group, h5py.Group):
+            raise TypeError("an array lies where a group should be")
+        self._looked += LOOK + len(group)
+        if len(group) > GROUP_MEMBERS_MAX or self._looked > LOOKS_MAX:
+            raise ValueError("its groups have too many members")
+        return list(group)
 
     def _array(self, dataset: Any, layer: str) -> Array:
         if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or not _is_numeric(dataset):
