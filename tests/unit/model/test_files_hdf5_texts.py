@@ -117,3 +117,12 @@ def test_every_length_of_an_attribute_is_compared_with_the_heap(version, tmp_pat
     for text in texts:
         with pytest.raises(ValueError, match="damaged"):
             check_texts(content, address, heap | {text: 3})
+
+
+@pytest.mark.parametrize("more", [b"", bytes(8 << 18)], ids=["a continuation that is itself", "empty messages"])
+def test_an_object_header_without_end_is_refused(more):
+    header = struct.pack("<BxHIi4x", 1, 1, 1, 24 + len(more))
+    continuation = struct.pack("<HH4xQQ", 16, 16, len(header), 24)
+
+    with pytest.raises(ValueError, match="too many parts"):
+        check_texts(header + continuation + more, 0, {})

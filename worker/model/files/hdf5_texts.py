@@ -25,8 +25,8 @@ TEXTS_MAX = 1 << 16
 """Of a whole file; a layer has a few."""
 GROUPS_MAX = 4096
 STALE_MAX = 16
-MESSAGES_MAX = 1 << 14
-"""Of one object."""
+MESSAGES_MAX = 1 << 18
+"""Of all objects; a layer's group has about ten."""
 DAMAGED = "its texts are stored in a heap that is damaged"
 _OBJECT = struct.Struct("<H6xQ")
 _REFERENCE = struct.Struct("<IQI")
@@ -44,8 +44,9 @@ def open_checked(path: Path) -> Any:
         heap = read_heap(content)
         opened = h5py.File(path, "r")
         try:
-            for address in _groups_with_texts(opened):
-                check_texts(content, address, heap)
+            left = MESSAGES_MAX
+            for address in sorted(set(_groups_with_texts(opened))):
+                left -= check_texts(content, address, heap, left)
         except Exception as error:
             opened.close()
             raise ValueError(str(error)) from error
@@ -93,13 +94,20 @@ def _objects(content: Content, at: int, end: int) -> Iterator[tuple[int, int]]:
         at += step
 
 
-def check_texts(content: Content, address: int, heap: Heap) -> None:
-    """Raises ValueError where a text that is an attribute of the object at `address` is not what the heap has."""
-    for kind, at, size in _messages(content, address):
+def check_texts(content: Content, address: int, heap: Heap, messages_max: int = MESSAGES_MAX) -> int:
+    """How many messages the header of the object at `address` has.
+
+    Raises ValueError where a text that is an attribute of it is not what the heap has, and beyond `messages_max`.
+    """
+    count = 0
+    for count, (kind, at, size) in enumerate(_messages(content, address), 1):
+        if count > messages_max:
+            raise ValueError("its objects have too many parts")
         if kind == _ATTRIBUTE:
             for length, collection, index in _texts(content[at : at + size]):
                 if collection and heap.get((collection, index)) != length:
                     raise ValueError(DAMAGED)
+    return count
 
 
 def _texts(attribute: bytes) -> Iterator[tuple[int, int, int]]:
@@ -117,11 +125,11 @@ def _messages(content: Content, address: int) -> Iterator[tuple[int, int, int]]:
     """Kind, start and size of what an object header holds, of its version 1 or 2."""
     is_new = content[address : address + 4] == b"OHDR"
     header, blocks = _new_header(content, address) if is_new else ("<HH4x", _block(content, address + 16, address + 8))
-    for number, (at, end) in enumerate(blocks):
+    for at, end in blocks:
         while end - at >= struct.calcsize(header):
             kind, size = struct.unpack_from(header, content, at)
             at += struct.calcsize(header)
-            if size > end - at or number > MESSAGES_MAX:
+            if size > end - at:
                 raise ValueError("an object in it is damaged")
             if kind == _CONTINUATION and size >= 16:
                 start, length = struct.unpack_from("<QQ", content, at)
