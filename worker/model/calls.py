@@ -1,8 +1,9 @@
-"""The calls of layers as files hold them: which tensors, and what else changes the numbers."""
+"""Calls of layers as files hold them: arguments, masks, which outputs are used, and what else changes the numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from worker.errors import ModelNotStreamable
@@ -10,6 +11,19 @@ from worker.model.rules.table import ATTENTION
 
 LAYERS_MAX = 1000
 """Layers of one model, and calls of them."""
+KERAS_2_OPERATORS = ("TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer")
+"""What Keras 2 makes of an operator or a function of TensorFlow."""
+KERAS_2_OPERATORS_REASON = "operators such as x + y are not read in files of Keras 2"
+KERAS_2_OPERATORS_WAY_OUT = (
+    "use layers such as Add() and Rescaling(), or build the model with Keras 3 and load the weights there"
+)
+WAYS_OUT = {
+    "initial_state": "call it without initial_state, so that sequences begin with zeros",
+    "return_attention_scores": "call it without return_attention_scores",
+}
+"""Of arguments that a call can do without."""
+Key = tuple[str, int]
+"""A layer's name and which of its calls."""
 Reference = tuple[str, int, int]
 """A layer's name, which of its calls, and which tensor of that."""
 
@@ -21,9 +35,8 @@ def checked_keywords(entry: dict[str, Any], given: Any, keras_major: int) -> dic
     used = [key for key, value in keywords.items() if value is not None and key not in known]
     name = f"layer {entry['config']['name'][:60]!r} ({entry['class_name']})"
     if used:
-        raise ModelNotStreamable(
-            f"{name} cannot be stepped: it is called with {used[0][:40]!r}", "call it with its input only"
-        )
+        reason, way_out = _refusal(entry["class_name"], used[0], keras_major)
+        raise ModelNotStreamable(f"{name} cannot be stepped: {reason}", way_out)
     # Keras 3 predicts with training=False whatever a call says.
     if keras_major < 3 and keywords.get("training"):
         raise ModelNotStreamable(
@@ -69,5 +82,26 @@ def masks(value: Any) -> list[Reference]:
 
 
 def are_indices(values: list[Any]) -> bool:
-    """Whether they may be numbers of calls and of tensors."""
+    """Whether they may number the calls and the outputs of a layer."""
     return all(type(each) is int and 0 <= each < LAYERS_MAX for each in values)
+
+
+def _refusal(class_name: str, key: str, keras_major: int) -> tuple[str, str]:
+    """Reason and way out of a call with an argument."""
+    if class_name in KERAS_2_OPERATORS:
+        return KERAS_2_OPERATORS_REASON, KERAS_2_OPERATORS_WAY_OUT
+    if class_name in ATTENTION and keras_major < 3:
+        reason = f"it is called with {key[:40]!r}, which is read in files of Keras 3 only"
+        return reason, "build the model with Keras 3, load the weights there, and save it"
+    return f"it is called with {key[:40]!r}", WAYS_OUT.get(key, "call it with its input only")
+
+
+def check_outputs(path: Path, references: list[Reference], known: dict[Key, list[int]]) -> None:
+    """Raises ModelNotStreamable where another than the first output of a layer is used."""
+    for name, node, tensor in references:
+        if tensor >= len(known.get((name, node), range(tensor + 1))):
+            raise ModelNotStreamable(
+                f"{path} uses output {tensor + 1} of layer {name[:60]!r}, such as a state (return_state) or attention "
+                "scores, and the first one is what is read",
+                "build the model on the first output only",
+            )

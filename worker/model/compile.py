@@ -7,17 +7,17 @@ and `end` (what follows a sum over all steps: exact at step T). Those of togethe
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from worker.errors import ModelNotStreamable
+from worker.model.calls import KERAS_2_OPERATORS, KERAS_2_OPERATORS_REASON, KERAS_2_OPERATORS_WAY_OUT, WAYS_OUT
+from worker.model.files.keras_zip import SHARED_WAY_OUT
 from worker.model.files.legacy import is_custom
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import Array
+from worker.model.fingerprint import essential, fingerprint_of
 from worker.model.graph import INPUT, Graph, Origin, Place, read_graph
 from worker.model.heads import could_be_buffered, heads_of
 from worker.model.masks import check_mask, masks_of, passes_mask
@@ -44,6 +44,7 @@ from worker.model.stateful import check_calls, check_one_step_a_call, is_statefu
 from worker.model.together import NEXT, PADDED, check_alike, finished, unfinished
 from worker.model.value import Value
 
+RECURRENT = ("LSTM", "GRU", "SimpleRNN", "RNN", "ConvLSTM1D", "ConvLSTM2D")
 STATE_FLOATS_MAX = 1 << 20
 """Of one stream: 4 MiB."""
 
@@ -59,7 +60,9 @@ def compile_model(file: ModelFile, timesteps: int | None = None) -> StepProgram:
             graph.timesteps = None
     compiler = _Compiler(file, graph, graph.timesteps or timesteps)
     try:
-        return compiler.program()
+        program = compiler.program()
+        file.check_used()
+        return program
     except ModelNotStreamable as error:
         if (could_be_buffered(graph) and not stateful and _loads(file, graph)) or not error.hint.endswith(OR_BUFFER):
             raise
@@ -118,7 +121,7 @@ class _Compiler:
             nodes=tuple(self._nodes),
             activations=[name for _, name in self._heads.outputs],
             exactness="end" if any(output.kind == "end" for output in outputs) else "prefix",
-            fingerprint=self._fingerprint(),
+            fingerprint=fingerprint_of(self._graph, self._steps, self._file.keras_major, self._used),
             wiring=self._wiring,
             output_values=[output.number for output in outputs],
             exact_from=exact_from,
@@ -170,7 +173,11 @@ class _Compiler:
             )
             if layer.class_name == "Lambda":
                 way_out = "build the model from Keras' own layers"
+            if layer.class_name in KERAS_2_OPERATORS:
+                raise layer.refused(KERAS_2_OPERATORS_REASON, KERAS_2_OPERATORS_WAY_OUT)
             raise layer.refused(REASONS.get(layer.class_name, "this class of layer is not known"), way_out)
+        if len(inputs) != 1 and layer.class_name in RECURRENT:
+            raise layer.refused("it is called with an initial state", WAYS_OUT["initial_state"])
         if len(inputs) != 1 and layer.class_name not in SEVERAL_INPUTS:
             raise layer.refused(f"it is called with {len(inputs)} values", "call it with one")
         if layer.widths:
@@ -196,7 +203,13 @@ class _Compiler:
         for other in self._graph.places:
             nested = "/" in other.path + place.path
             if nested and other.path != place.path and _is_same_layer(other, place):
-                found = found or self._file.weights(other.path, other.class_name, 0)
+                shared = self._file.weights(other.path, other.class_name, 0)
+                if found and shared and not _are_equal(found, shared):
+                    raise ModelNotStreamable(
+                        f"{self._file.path}: layer {place.name!r} is in two models, and two others are called the same",
+                        SHARED_WAY_OUT,
+                    )
+                found = found or shared
         return found
 
     def _layer(self, place: Place, inputs: list[Value]) -> Layer:
@@ -297,23 +310,6 @@ class _Compiler:
                 "train it without strides for one at every step, or end it with return_sequences=False",
             )
 
-    def _fingerprint(self) -> str:
-        """sha256 of what the numbers depend on: layer configurations in canonical form, wiring, steps, and weights."""
-        places = self._graph.places
-        layers = [
-            {"class_name": place.class_name, "config": _essential(place.config)}
-            | ({"arguments": place.arguments} if place.arguments else {})
-            for place in places
-        ]
-        parts: list[Any] = [layers, self._steps, self._file.keras_major < 3]
-        if [place.inputs for place in places] != [(number,) for number in range(len(places))]:
-            parts.append([[list(place.inputs) for place in places], list(self._graph.outputs)])
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-        for weight in self._used:
-            digest.update(str(weight.shape).encode())
-            digest.update(np.ascontiguousarray(weight, "<f4").tobytes())
-        return digest.hexdigest()
-
 
 def _described(node: Node, exact_from: int, produces: Schedule, steps: int | None) -> Node:
     """With the steps of the model's input at which it is exact; a rule knows only those of the values that reach it."""
@@ -328,7 +324,11 @@ def _described(node: Node, exact_from: int, produces: Schedule, steps: int | Non
 def _is_same_layer(one: Place, other: Place) -> bool:
     """Whether two places of different models may be one layer that is in both."""
     same_name = one.config.get("name") == other.config.get("name")
-    return same_name and one.class_name == other.class_name and _essential(one.config) == _essential(other.config)
+    return same_name and one.class_name == other.class_name and essential(one.config) == essential(other.config)
+
+
+def _are_equal(one: list[Array], other: list[Array]) -> bool:
+    return len(one) == len(other) and all(map(np.array_equal, one, other))
 
 
 def _check_shapes(layer: Layer, inputs: list[Value]) -> None:
@@ -361,28 +361,3 @@ def _distributed(layer: Layer) -> Layer:
         way_out = f"distribute a Dense layer{OR_BUFFER * (runs and class_name != 'Lambda')}"
         raise layer.refused("what it distributes does not work on single steps", way_out)
     return replace(layer, class_name=class_name, config={**config, "name": layer.name})
-
-
-_IRRELEVANT = ("name", "trainable", "dtype", "batch_shape", "batch_input_shape", "build_config", "seed", "rate")
-
-
-_HELD_BY_LAYERS = ("layer", "cell", "cells", "activation", "recurrent_activation")
-
-
-def _essential(config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: _essential_within(value) if key in _HELD_BY_LAYERS else value
-        for key, value in config.items()
-        if key not in _IRRELEVANT and not key.endswith(("_initializer", "_regularizer", "_constraint"))
-    }
-
-
-def _essential_within(value: Any) -> Any:
-    """Of what a layer holds: a layer, a cell, a list of cells, an activation."""
-    if isinstance(value, list):
-        return [_essential_within(each) for each in value]
-    config = value.get("config") if isinstance(value, dict) else None
-    if not isinstance(config, dict):
-        return value
-    # The number is another one each time that the model is saved.
-    return {key: each for key, each in value.items() if key != "shared_object_id"} | {"config": _essential(config)}

@@ -13,10 +13,20 @@ from typing import Any
 import numpy as np
 
 from worker.errors import ModelNotStreamable
-from worker.model.calls import LAYERS_MAX, Reference, are_indices, attention_call, checked_keywords, masks, tensors
+from worker.model.calls import (
+    LAYERS_MAX,
+    Key,
+    Reference,
+    are_indices,
+    attention_call,
+    check_outputs,
+    checked_keywords,
+    masks,
+    tensors,
+)
 from worker.model.files.reading import ModelFile
 from worker.model.files.weights import WAY_OUT
-from worker.model.inputs import IDS_MAX, ModelInput, inputs_of
+from worker.model.inputs import IDS_MAX, ModelInput, inputs_of, takes_whole_numbers
 from worker.model.rules.constants import constant_side
 from worker.model.rules.context import is_whole, shown
 
@@ -33,8 +43,6 @@ FOREIGN = (-1, 0.0)
 """Of a mask that does not come from looking for a number."""
 Origin = tuple[int, float]
 """The number of the value that a mask is of, and the number that it looks for in it."""
-Key = tuple[str, int]
-"""A layer's name and which of its calls."""
 
 
 @dataclass(slots=True)
@@ -87,6 +95,7 @@ def read_graph(file: ModelFile) -> Graph:
     places, outputs = _reachable(reader.places, outputs)
     numbers = {id(place): number for number, place in enumerate(places, 1)}
     ids = _ids(places, [numbers.get(id(place), -1) for place in originals] or given)
+    reader.check_whole_numbers({given[at] for at in ids})
     inputs, timesteps = inputs_of(str(file.path), shapes, ids)
     for place, each in zip(originals, inputs, strict=False):
         place.config = _configuration(each)
@@ -108,6 +117,7 @@ class _Reader:
         self._file = file
         self._calls: dict[str, int] = {}
         self._models = 0
+        self._whole: list[tuple[str, int]] = []
 
     def model(self, configuration: dict[str, Any], above: str, given: list[int]) -> list[int]:
         """The values that a call of a model with the values `given` returns."""
@@ -150,17 +160,30 @@ class _Reader:
         for entry in entries:
             if entry["class_name"] != "InputLayer":
                 values = self._call(entry, above, values, [])
+            elif takes_whole_numbers(entry["config"]):
+                self._whole.append((entry["config"]["name"], given[0]))
         return values
+
+    def check_whole_numbers(self, ids: set[int]) -> None:
+        """Raises ModelNotStreamable for an input that Keras makes whole numbers of, where these are not only `ids`."""
+        for name, number in self._whole:
+            if number not in ids:
+                raise ModelNotStreamable(
+                    f"{self._file.path}: the input {name[:60]!r} takes whole numbers, and Keras cuts off all others",
+                    "build the model with an input of float32 and load the weights there",
+                )
 
     def _functional(
         self, inner: dict[str, Any], entries: list[dict[str, Any]], above: str, given: list[int]
     ) -> list[int]:
         known: dict[Key, list[int]] = {}
+        whole = {each["config"]["name"] for each in entries if takes_whole_numbers(each["config"])}
         names = [name for name, _, _ in self._references(inner.get("input_layers"))]
         if len(names) != len(given):
             raise self._refused(f"{above[:60]!r} has {len(names)} inputs and is called with {len(given)}")
         for name, value in zip(names, given, strict=True):
             known[name, 0] = [value]
+            self._whole += [(name, value)] * (name in whole)
         calls = []
         for entry in entries:
             if entry["class_name"] == "InputLayer":
@@ -176,6 +199,7 @@ class _Reader:
         for name, node, tensor in self._references(inner.get("output_layers")):
             from_1 = self._file.keras_major >= 3 and name in nested and node > 0
             values = known.get((name, node - 1 if from_1 else node), [])
+            check_outputs(self._file.path, [(name, node - 1 if from_1 else node, tensor)], known)
             if not tensor < len(values):
                 raise self._refused(f"the output {name[:60]!r} is computed by no layer")
             outputs.append(values[tensor])
@@ -198,6 +222,7 @@ class _Reader:
                 else:
                     left.append(call)
             if len(left) == len(calls):
+                check_outputs(self._file.path, [each for call in left for each in call[2]], known)
                 raise self._refused(f"layer {left[0][0]['config']['name'][:60]!r} depends on itself or on nothing")
             calls = left
 

@@ -93,6 +93,11 @@ def only_ids(samples: Float32Array, inputs: Sequence[ModelInput]) -> BoolArray:
     return found
 
 
+def takes_whole_numbers(config: dict[str, Any]) -> bool:
+    """Whether the configuration of an input says that Keras makes whole numbers or truth values of the samples."""
+    return str(config.get("dtype")).startswith(("int", "uint", "bool"))
+
+
 def _checked(where: str, given: ModelInput, shape: Any, count: int) -> tuple[ModelInput, int | None]:
     """The input with what its shape says, and timesteps."""
     if isinstance(shape, list) and len(shape) == 1 and isinstance(shape[0], list):

@@ -8,6 +8,7 @@ from worker.errors import ConfigError, ModelNotStreamable, printable
 from worker.model.buffered import load_buffered
 from worker.model.compile import compile_model
 from worker.model.files.reading import open_model_file
+from worker.model.files.weights import WAY_OUT
 from worker.model.program import StepProgram
 from worker.model.rules.context import OR_BUFFER
 
@@ -30,8 +31,10 @@ def load_program(
             return compile_model(file, timesteps)
         except ModelNotStreamable as error:
             message = error.message if printable(str(path)) in error.message else f"{path}: {error.message}"
-            # Weights without their model cannot be run by Keras.
-            hint = error.hint if architecture is None else error.hint.removesuffix(OR_BUFFER)
+            hint = error.hint.replace(WAY_OUT, file.way_out)
+            if architecture is not None or file.way_out != WAY_OUT:
+                # Weights without their model cannot be run by Keras.
+                hint = hint.removesuffix(OR_BUFFER)
             raise ModelNotStreamable(message, hint) from error
 
 

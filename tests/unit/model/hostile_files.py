@@ -11,6 +11,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,17 @@ def slow_to_order(calls: int, width: int) -> Any:
     )
 
 
+def mesh(width: int = 40) -> bytes:
+    """Weights of which each group is in the one above under many names: width ** 4 ways down in little HDF5."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        below = [file.create_group(name) for name in ("layers/lstm", "b", "c", "d", "e")]
+        for above, group in pairwise(below):
+            for number in range(width):
+                above[str(number)] = group
+    return buffer.getvalue()
+
+
 def hdf5_with(change: Callable[[h5py.File], object]) -> bytes:
     buffer = io.BytesIO(HDF5.read_bytes())
     with h5py.File(buffer, "r+") as file:
@@ -241,6 +253,14 @@ MISTAKEN: dict[str, tuple[Make, str]] = {
     "ONNX": (lambda: b"\x08\x07\x12\x07pytorch\x1a\x051.9.0:\x80\x01", "ONNX"),
     "TensorFlow Lite": (lambda: b"\x1c\x00\x00\x00TFL3" + bytes(64), "TensorFlow Lite"),
     "the graph of a SavedModel": (lambda: b"\x08\x01\x12\xff\x01\x0a\x02\x10\x01", "SavedModel"),
+    "a list of parts": (lambda: b'{"metadata": {"total_size": 9}, "weight_map": {}}', "without max_shard_size"),
+    "a zip of parts": (
+        lambda: zip_of(
+            {name: each for name, each in members_of(KERAS).items() if ".h5" not in name}
+            | {"model.weights.json": b"{}"}
+        ),
+        "in several parts: save the model in one file",
+    ),
     "an array of NumPy": (lambda: b"\x93NUMPY\x01\x00v\x00{'descr'", "NumPy"),
     "arrays of NumPy": (lambda: zip_of({"x.npy": b"\x93NUMPY"}), "NumPy"),
     "text": (lambda: b"t,a,b\n1,2,3\n", "neither"),
@@ -329,6 +349,14 @@ CONFIGURATIONS: dict[str, tuple[Make, str]] = {
         functional_file({"last": ["nowhere"]}),
         "layer 'last' depends on itself or on nothing",
     ),
+    "a quantized layer": (
+        lstm_with(dtype={"class_name": "QuantizedDTypePolicy", "config": {"mode": "int8", "source_name": "float32"}}),
+        "'lstm', which is quantized to int8: save the model before model.quantize",
+    ),
+    "an operator of Keras 2": (
+        functional_file({"op": ["input"], "last": ["op"]}, op={"class_name": "TFOpLambda", "config": {"name": "op"}}),
+        "'op' (TFOpLambda) cannot be stepped: operators such as x + y are not read in files of Keras 2",
+    ),
     "an operation of TensorFlow": (
         functional_file({"op": ["input"], "last": ["op"]}, op=TENSORFLOW_OPERATION),
         "'op' (TensorFlowOpLayer) cannot be stepped",
@@ -344,6 +372,7 @@ ARRAYS: dict[str, tuple[Make, str]] = {
     "a truncated HDF5 file": (lambda: HDF5.read_bytes()[:-200], "damaged"),
     "an HDF5 file of its first bytes": (lambda: HDF5.read_bytes()[:8] + bytes(500), "damaged"),
     "a group within itself": (lambda: hdf5_with(contains_itself), "damaged"),
+    "groups with many ways through them": (lambda: zip_of(members_of(KERAS) | {"model.weights.h5": mesh()}), "damaged"),
     "a chunked bomb": (
         kernel_stored_as(shape=(1 << 28,), dtype="f4", chunks=(1 << 20,), compression="gzip"),
         "512 MiB",
@@ -384,7 +413,7 @@ ARRAYS: dict[str, tuple[Make, str]] = {
     "an attribute of many texts": (root_attribute("model_config", ["x"] * 500), "declares the shape (500,)"),
     "an attribute of numbers": (root_attribute("model_config", np.zeros(3)), "declares the shape (3,)"),
     "an attribute that is empty": (root_attribute("model_config", h5py.Empty("f4")), "damaged"),
-    "an attribute that is a number": (root_attribute("model_config", 7), "no configuration"),
+    "an attribute that is a number": (root_attribute("model_config", 7), "model_config is no text"),
     "an attribute that is a zip": (root_attribute("model_config", b"PK"), "model_config that is no JSON"),
     "an attribute that is no JSON": (root_attribute("model_config", b"{"), "model_config that is no JSON"),
     "names that are numbers": (names_of_weights(7), "damaged"),

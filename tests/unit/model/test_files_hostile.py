@@ -99,6 +99,13 @@ def place(kind: str, folder: Path) -> Path:
     elif kind == "a SavedModel":
         path.mkdir()
         (path / "saved_model.pb").write_bytes(b"")
+    elif kind == "a SavedModel in text":
+        path.mkdir()
+        (path / "saved_model.pbtxt").write_bytes(b"")
+    elif kind == "the parts of a file":
+        path.mkdir()
+        for name, content in hostile_files.members_of(KERAS).items():
+            (path / name).write_bytes(content)
     elif kind == "a named pipe":
         os.mkfifo(path)
     elif kind == "a device without end":
@@ -118,6 +125,8 @@ def place(kind: str, folder: Path) -> Path:
     [
         ("a directory", "is a directory"),
         ("a SavedModel", "model.save('model.h5')"),
+        ("a SavedModel in text", "model.save('model.h5')"),
+        ("the parts of a file", "zip them: metadata.json, config.json, model.weights.h5"),
         ("a named pipe", "not a regular file"),
         ("a device without end", "not a regular file"),
         ("a link to a directory", "is a directory"),
@@ -154,6 +163,16 @@ def test_an_architecture_that_is_none_is_refused(kind, tmp_path, refused_kinds):
         ({"layers": [{"module": "LSTM"}]}, "without `name`"),
         ({"layers": [{"module": "Transformer", "name": "x"}]}, "not known"),
         ({"layers": [{"module": "LSTM", "name": "x", "code": "1"}]}, "unknown key"),
+        ({"layers": [{"module": "LeakyReLU", "alpha": 0.3}]}, "unknown key 'alpha' in layer 0, a LeakyReLU"),
+        ({"layers": [{"module": "ELU", "negative_slope": 0.3}]}, "unknown key 'negative_slope' in layer 0, a ELU"),
+        (
+            {"layers": [{"module": "LSTM", "name": "x", "nonlinearity": "relu"}]},
+            "unknown key 'nonlinearity' in layer 0",
+        ),
+        ({"layers": [{"module": "Linear", "name": "x", "alpha": 3}]}, "unknown key 'alpha' in layer 0, a Linear"),
+        ({"layers": [{"module": "Last"}], "timestep": 7}, "unknown key 'timestep'"),
+        ({"layers": [{"module": "Last"}], "batch_first": True}, "unknown key 'batch_first'"),
+        ({"layers": [{"module": "Flatten"}, {"module": "Last"}]}, "`Last` in layer 1, where there are no steps"),
         ({"layers": [{"module": "Last"}]}, "before any recurrent"),
         ({"layers": [{"module": "Linear", "name": "nothing"}]}, "does not have"),
     ],
@@ -164,6 +183,27 @@ def test_a_description_of_torch_modules_that_does_not_fit_is_refused(described, 
 
     assert said in refusal(tmp_path / "model.safetensors")
     refused_kinds.add(f"the description {described}")
+
+
+def test_a_recurrent_module_that_is_given_twice_is_refused(tmp_path):
+    shutil.copy(GENERATIONS / "torch_gru.safetensors", tmp_path / "model.safetensors")
+    layers = [{"module": "Linear", "name": "embed"}, *[{"module": "GRU", "name": "gru"}] * 2]
+    (tmp_path / "model.json").write_text(json.dumps({"layers": layers}))
+
+    assert "names 'gru' twice" in refusal(tmp_path / "model.safetensors")
+
+
+def test_a_description_of_the_wrong_modules_does_not_send_to_keras(tmp_path):
+    shutil.copy(GENERATIONS / "torch_rnn.safetensors", tmp_path / "model.safetensors")
+    modules = [{"module": "RNN", "name": "second"}, {"module": "RNN", "name": "first"}, {"module": "Last"}]
+    layers = [*modules, {"module": "Linear", "name": "head"}]
+    (tmp_path / "model.json").write_text(json.dumps({"layers": layers}))
+
+    said = refusal(tmp_path / "model.safetensors")
+
+    assert "'head' (Dense)" in said
+    assert "compare its JSON with the trained module" in said
+    assert "keras" not in said.removeprefix(str(tmp_path))
 
 
 def test_the_architecture_of_weights_may_lie_anywhere(tmp_path):

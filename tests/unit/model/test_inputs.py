@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.unit.model.written_files import called, functional, layer, sequential, shaped
 from worker.errors import ModelNotStreamable
 from worker.model.buffered import load_buffered
 from worker.model.compile import compile_model
@@ -110,6 +111,22 @@ def test_only_a_static_input_is_repeated_and_as_often_as_there_are_steps():
     assert "it repeats 5 times for None timesteps" in str(repeating(5, timesteps=None))
     assert "it repeats 'x' times" in str(repeating("x"))
     assert "a decoder starts after the last step" in str(repeating(5, of="largest"))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool"])
+def test_an_input_of_whole_numbers_is_for_ids_only(dtype):
+    dense = called(layer("Dense", "dense", units=1), "input")
+    start = called({**shaped(5, 2), "config": {**shaped(5, 2)["config"], "dtype": dtype}})
+    nested = functional("inner", start, dense)
+
+    for configuration in (
+        functional("model", start, dense),
+        sequential(start, dense),
+        functional("outer", called(shaped(5, 2)), called(nested, "input")),
+    ):
+        with pytest.raises(ModelNotStreamable, match="the input 'input' takes whole numbers") as refused:
+            compile_model(ModelFile(Path("m.keras"), configuration, 3, lambda *_: []))
+        assert refused.value.hint == "build the model with an input of float32 and load the weights there"
 
 
 def test_files_of_one_input_keep_their_fingerprint():

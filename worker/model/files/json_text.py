@@ -16,24 +16,24 @@ NESTING_MAX = 64
 """Levels of a configuration; those of Keras have about ten."""
 
 
-def json_object(path: Path, name: str, text: str | bytes) -> dict[str, Any]:
+def json_object(path: Path, name: str, text: str | bytes, way_out: str = WAY_OUT) -> dict[str, Any]:
     """The object that `text` holds.
 
     Raises ModelNotStreamable naming `name` where it is too long, too deep, no JSON or no object, and where an object
     has a key twice, of which readers take one or the other.
     """
     if len(text) > JSON_BYTES_MAX:
-        raise ModelNotStreamable(f"{path} has a {name} of {len(text)} bytes, {JSON_BYTES_MAX} are read", WAY_OUT)
+        raise ModelNotStreamable(f"{path} has a {name} of {len(text)} bytes, {JSON_BYTES_MAX} are read", way_out)
     try:
         value = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
-        raise ModelNotStreamable(f"{path} has a {name} that is no JSON ({str(error)[:80]})", WAY_OUT) from error
+        raise ModelNotStreamable(f"{path} has a {name} that is no JSON ({str(error)[:80]})", way_out) from error
     level = [value]
     for _ in range(NESTING_MAX):
         nested = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
         level = [child for children in nested for child in children]
     if level or not isinstance(value, dict):
-        raise ModelNotStreamable(f"{path} has a {name} that is no configuration of a model", WAY_OUT)
+        raise ModelNotStreamable(f"{path} has a {name} that is no configuration of a model", way_out)
     return value
 
 

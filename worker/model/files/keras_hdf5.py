@@ -14,8 +14,9 @@ from typing import Any
 
 import h5py
 
+from worker.model.files.hdf5_texts import open_checked
 from worker.model.files.json_text import json_object, read_bounded
-from worker.model.files.keras_zip import ROOTS, zip_weights
+from worker.model.files.keras_zip import ROOTS, UNUSED, check_zip_used, zip_weights
 from worker.model.files.low_rank import merged
 from worker.model.files.places import Place
 from worker.model.files.refusal import refused
@@ -26,6 +27,8 @@ NAMES_MAX = 4096
 NAME_CHUNKS_MAX = 64
 CLAIMS_MAX = 1 << 17
 """Of layers on arrays of one nested model, by parts of the arrays' names; without repeated names it is one an array."""
+PROJECTIONS = ("query", "key", "value", "attention_output")
+"""Layers within an attention layer, in the order of its weights."""
 
 
 def read_hdf5(path: Path, architecture: Path | None = None) -> tuple[dict[str, Any], Any, Any]:
@@ -33,7 +36,7 @@ def read_hdf5(path: Path, architecture: Path | None = None) -> tuple[dict[str, A
 
     For weights alone the configuration is in the JSON `architecture`, or beside them.
     """
-    content = h5py.File(path, "r")
+    content = open_checked(path)
     raw = attribute(content, "model_config")
     version = attribute(content, "keras_version")
     if raw is not None:
@@ -65,20 +68,21 @@ class Hdf5Weights:
     def __call__(self, place: Place) -> list[Array]:
         """The arrays of one layer, none where the file has none."""
         content, reader = self._content, self._reader
-        if "model_weights" not in content and any(root in content for root in ROOTS):
+        if _is_numbered(content):
             return zip_weights(reader, content, place)
         outer, layer = place.steps[0].name, place.steps[-1].name
-        root = reader.descend(content, "model_weights", layer) if "model_config" in content.attrs else content
+        root = _root(reader, content, layer)
         if outer not in root:
             return []
         group = reader.descend(root, outer, layer)
         if len(place.steps) == 1:
-            names = _weight_names(group)
+            names = _names(group, "weight_names")
         else:
             # The arrays of a nested model lie together; which layer one belongs to is part of its name.
             if outer not in self._owned:
-                self._owned[outer] = owned(_weight_names(group), self._places[outer])
+                self._owned[outer] = owned(_names(group, "weight_names"), self._places[outer])
             names = self._owned[outer].get(place, [])
+        names = _in_order(reader, names, place)
         arrays = reader.arrays(group, names, layer)
         try:
             return merged(names, arrays, place.lora_alpha)
@@ -126,9 +130,47 @@ def _claims(
         yield (around.count(True), -around.count(False), -at[part]), place
 
 
+def check_hdf5_used(reader: WeightReader, content: Any, places: Iterable[Place]) -> None:
+    """Raises ModelNotStreamable for the weights of a layer that the configuration does not have."""
+    if _is_numbered(content):
+        check_zip_used(reader, content, places)
+        return
+    known = {place.steps[0].name for place in places}
+    root = _root(reader, content, "")
+    for name in _names(root, "layer_names") if isinstance(root, h5py.Group) else ():
+        if name not in known and name in root and _names(reader.descend(root, name, name), "weight_names"):
+            raise reader.refused(name, *UNUSED)
+
+
+def _root(reader: WeightReader, content: Any, layer: str) -> Any:
+    return reader.descend(content, "model_weights", layer) if "model_config" in content.attrs else content
+
+
+def _is_numbered(content: Any) -> bool:
+    """Whether the layout is that of `*.weights.h5` files."""
+    return "model_weights" not in content and any(root in content for root in ROOTS)
+
+
 def architecture_path(weights: Path) -> Path:
     """Where the architecture of a file of weights is looked for: `model.weights.h5` → `model.json`."""
     return weights.with_name(re.sub(r"(\.weights)?\.[^.]*$", "", weights.name) + ".json")
+
+
+def _in_order(reader: WeightReader, names: list[str], place: Place) -> list[str]:
+    """Parts of a layer in its own order; the file has those that are not trained after the others."""
+    parts = [cell.name for cell in place.cells]
+    if place.class_name == "MultiHeadAttention":
+        parts = list(PROJECTIONS)
+    owners = {name: name.split("/")[-2:-1] for name in names}
+    if len(set(parts)) == len(parts) and all(owner and owner[0] in parts for owner in owners.values()):
+        return sorted(names, key=lambda name: parts.index(owners[name][0]))
+    if len({cell.is_trained for cell in place.cells}) > 1:
+        raise reader.refused(
+            place.steps[-1].name,
+            "do not say which belong to the cells that are not trained",
+            "set trainable alike for all cells and save the model again",
+        )
+    return names
 
 
 def _architecture_of(path: Path, architecture: Path) -> dict[str, Any]:
@@ -139,15 +181,16 @@ def _architecture_of(path: Path, architecture: Path) -> dict[str, Any]:
         return json_object(architecture, "text", read_bounded(file))
 
 
-def _version(configuration: dict[str, Any]) -> str:
+def _version(configuration: dict[str, Any]) -> str | None:
     """The JSON of Keras 2 says its version; that of Keras 3 says the module of each class instead."""
-    return "3." if "module" in configuration else "2."
+    return "3." if "module" in configuration else None
 
 
-def _weight_names(group: Any) -> list[str]:
-    stored = attribute(group, "weight_names", NAMES_MAX)
+def _names(group: Any, key: str) -> list[str]:
+    """`weight_names` or `layer_names`, none where there is no such attribute."""
+    stored = attribute(group, key, NAMES_MAX)
     if stored is None:
         # Beyond 64 KiB, which is all that an attribute may have, the names are split.
-        parts = (attribute(group, f"weight_names{number}", NAMES_MAX) for number in range(NAME_CHUNKS_MAX))
+        parts = (attribute(group, f"{key}{number}", NAMES_MAX) for number in range(NAME_CHUNKS_MAX))
         stored = [name for part in parts if part is not None for name in part]
     return [each.decode() if isinstance(each, bytes) else str(each) for each in stored]

@@ -92,6 +92,7 @@ def _translate(path: Path, entry: Any, keras_major: int) -> None:
     if not isinstance(entry, dict) or not isinstance(entry.get("class_name"), str):
         return
     _refuse_custom(path, entry)
+    _refuse_quantized(path, entry)
     class_name = entry["class_name"]
     entry["class_name"] = CLASS_NAMES.get(class_name, class_name)
     if class_name == "Sequential" and isinstance(entry.get("config"), list):
@@ -158,6 +159,18 @@ def is_custom(entry: dict[str, Any]) -> bool:
     module = entry.get("module", KERAS_MODULES[0])
     is_own = isinstance(module, str) and module.split(".")[0] in KERAS_MODULES
     return not is_own or any(isinstance(name, str) and ">" in name for name in names)
+
+
+def _refuse_quantized(path: Path, entry: dict[str, Any]) -> None:
+    """Its weights are whole numbers with scales, or have scales besides."""
+    config = entry.get("config")
+    policy = config.get("dtype") if isinstance(config, dict) else None
+    inside = policy.get("config") if isinstance(policy, dict) else None
+    if isinstance(config, dict) and isinstance(inside, dict) and isinstance(inside.get("mode"), str):
+        name, mode = str(config.get("name"))[:60], inside["mode"][:20]
+        raise ModelNotStreamable(
+            f"{path} has the layer {name!r}, which is quantized to {mode}", "save the model before model.quantize"
+        )
 
 
 def _refuse_custom(path: Path, entry: dict[str, Any]) -> None:

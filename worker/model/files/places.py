@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 LAYERS_MAX = 4096
@@ -14,23 +14,39 @@ LAYERS_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One level of the way: `number` counts the layers of `class_name` in their model, from 0."""
+    """One level of the way: `number` counts the `total` layers of `class_name` in their model, from 0.
+
+    `number_new` counts those of `total_new` alone that the configuration does not say are in an earlier model too; None
+    for one that is.
+    """
 
     name: str
     class_name: str
     number: int
+    total: int = 0
+    number_new: int | None = None
+    total_new: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One of several stacked cells."""
+
+    name: str
+    class_name: str
+    is_trained: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The way from the outermost model to a layer; `cells` are the classes of stacked cells, in order.
+    """The way from the outermost model to a layer; `cells` are its stacked cells, in order.
 
     `within` are the names of the layer or cells that it holds; `lora_alpha` divided by their rank is the scale of
     low-rank updates of its weights, 1 where it does not say.
     """
 
     steps: tuple[Step, ...]
-    cells: tuple[str, ...] = ()
+    cells: tuple[Cell, ...] = ()
     within: tuple[str, ...] = ()
     lora_alpha: float | None = None
 
@@ -73,23 +89,36 @@ def snake_case(class_name: str) -> str:
 def _visit(
     model: dict[str, Any], above: tuple[Step, ...], found: dict[str, Place], inner: list[tuple[str, Place]]
 ) -> None:
-    numbers: Counter[str] = Counter()
-    for entry in inner_layers(model):
-        class_name = entry.get("class_name") if isinstance(entry, dict) else None
-        if not isinstance(class_name, str):
-            continue
+    entries = [
+        each for each in inner_layers(model) if isinstance(each, dict) and isinstance(each.get("class_name"), str)
+    ]
+    known = {(place.steps[-1].name, place.class_name) for place in found.values()}
+    for entry, last in zip(entries, _steps(entries, known), strict=True):
+        steps = (*above, last)
         config = entry.get("config")
-        name = _name(entry, config, class_name)
-        steps = (*above, Step(name, class_name, numbers[class_name]))
-        numbers[class_name] += 1
         place = Place(steps, _cells(config), tuple(_within(config)), _lora_alpha(config))
         full = "/".join(step.name for step in steps)
         if full in found or len(found) >= LAYERS_MAX:
             raise ValueError(f"two layers are called {full[:60]!r}" if full in found else "it has too many layers")
         found[full] = place
         if above:
-            inner.append((name, place))
+            inner.append((last.name, place))
         _visit(entry, steps, found, inner)
+
+
+def _steps(entries: list[dict[str, Any]], known: set[tuple[str, str]]) -> list[Step]:
+    """One for each layer of a model; `known` are names and classes of layers of the models before it."""
+    numbers, numbers_new, steps = Counter[str](), Counter[str](), []
+    for entry in entries:
+        class_name = entry["class_name"]
+        name = _name(entry, entry.get("config"), class_name)
+        is_new = "shared_object_id" not in entry or (name, class_name) not in known
+        number_new = numbers_new[class_name] if is_new else None
+        steps.append(Step(name, class_name, numbers[class_name], number_new=number_new))
+        numbers[class_name] += 1
+        numbers_new[class_name] += is_new
+    totals = [(numbers[step.class_name], numbers_new[step.class_name]) for step in steps]
+    return [replace(step, total=total, total_new=new) for step, (total, new) in zip(steps, totals, strict=True)]
 
 
 def _name(entry: dict[str, Any], config: Any, class_name: str) -> str:
@@ -97,12 +126,12 @@ def _name(entry: dict[str, Any], config: Any, class_name: str) -> str:
     return str(name or entry.get("name") or class_name)
 
 
-def _cells(config: Any) -> tuple[str, ...]:
-    """The classes of `RNN(StackedRNNCells([...]))`, or of `RNN([...])`."""
+def _cells(config: Any) -> tuple[Cell, ...]:
+    """The cells of `RNN(StackedRNNCells([...]))`, or of `RNN([...])`."""
     cell = config.get("cell") if isinstance(config, dict) else None
     inside = cell.get("config") if isinstance(cell, dict) else None
     cells = inside.get("cells") if isinstance(inside, dict) else None
-    return tuple(str(each.get("class_name")) for each in cells or [] if isinstance(each, dict))
+    return tuple(_cell(each) for each in cells or [] if isinstance(each, dict))
 
 
 def _within(config: Any) -> Iterator[str]:
@@ -124,3 +153,10 @@ def _lora_alpha(config: Any) -> float | None:
         if isinstance(alpha, int | float):
             return alpha
     return None
+
+
+def _cell(entry: dict[str, Any]) -> Cell:
+    class_name = str(entry.get("class_name"))
+    config = entry.get("config")
+    is_trained = not isinstance(config, dict) or config.get("trainable") is not False
+    return Cell(_name(entry, config, class_name), class_name, is_trained)

@@ -6,7 +6,6 @@ anything is allocated; nothing in a file is executed.
 
 from __future__ import annotations
 
-import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -15,17 +14,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from worker.model.files.keras_hdf5 import Hdf5Weights, read_hdf5
-from worker.model.files.keras_zip import read_zip, zip_weights
+from worker.model.files.generation import keras_major
+from worker.model.files.keras_hdf5 import Hdf5Weights, check_hdf5_used, read_hdf5
+from worker.model.files.keras_zip import MEMBERS, SHARDS_WAY_OUT, check_zip_used, read_zip, zip_weights
 from worker.model.files.legacy import keras_3_vocabulary, plain_weights
 from worker.model.files.places import places_of
 from worker.model.files.refusal import OTHER_KINDS, SAVED_MODEL_WAY_OUT, damage_refused, refused
 from worker.model.files.safetensors import is_safetensors
-from worker.model.files.torch_stack import read_torch_stack
-from worker.model.files.weights import WEIGHT_BYTES_MAX, Array, WeightReader
+from worker.model.files.torch_stack import TORCH_WAY_OUT, read_torch_stack
+from worker.model.files.weights import WAY_OUT, WEIGHT_BYTES_MAX, Array, WeightReader
 
 FILE_BYTES_MAX = 2 * WEIGHT_BYTES_MAX
 HEAD_BYTES = 512
+SHARDS = b'"weight_map"'
+"""A key of `model.weights.json`, which Keras 3 writes for weights in several files."""
 ZIP, HDF5 = b"PK", b"\x89HDF\r\n\x1a\n"
 
 
@@ -42,6 +44,10 @@ class ModelFile:
     configuration: dict[str, Any]
     keras_major: int
     weights: Callable[[str, str, int], list[Array]]
+    way_out: str = WAY_OUT
+    """Where it does not hold what it should."""
+    check_used: Callable[[], None] = lambda: None
+    """Raises ModelNotStreamable for weights of a layer that the configuration does not have."""
 
 
 @contextmanager
@@ -55,6 +61,8 @@ def open_model_file(path: Path, architecture: Path | None = None) -> Iterator[Mo
         yield _torch_file(path, architecture)
         return
     if not head.startswith((ZIP, HDF5)):
+        if head.lstrip().startswith(b"{") and SHARDS in head:
+            raise refused(path, "lists the parts of a model's weights", SHARDS_WAY_OUT)
         for start, at, what, way_out in OTHER_KINDS:
             if head[at : at + len(start)] == start or head.lstrip().startswith(start):
                 raise refused(path, what, way_out)
@@ -64,15 +72,17 @@ def open_model_file(path: Path, architecture: Path | None = None) -> Iterator[Mo
         configuration, version, content = read_zip(path) if is_zip else read_hdf5(path, architecture)
     with closing(content):
         with damage_refused(path):
-            file = _keras_file(path, configuration, _major(version), is_zip, content)
+            major = keras_major(path, version, configuration)
+            file = _keras_file(path, configuration, major, is_zip, content)
         yield file
 
 
-def _keras_file(path: Path, configuration: dict[str, Any], keras_major: int, is_zip: bool, content: Any) -> ModelFile:
-    vocabulary = keras_3_vocabulary(path, configuration, keras_major)
+def _keras_file(path: Path, configuration: dict[str, Any], major: int, is_zip: bool, content: Any) -> ModelFile:
+    vocabulary = keras_3_vocabulary(path, configuration, major)
     places = places_of(configuration)
-    reader = WeightReader(path)
+    reader = WeightReader(path, major)
     find = partial(zip_weights, reader, content) if is_zip else Hdf5Weights(reader, content, places.values())
+    check_used = check_zip_used if is_zip else check_hdf5_used
 
     def weights(name: str, class_name: str, k: int) -> list[Array]:
         del class_name, k
@@ -81,7 +91,11 @@ def _keras_file(path: Path, configuration: dict[str, Any], keras_major: int, is_
         with damage_refused(path):
             return plain_weights(places[name].class_name, find(places[name]))
 
-    return ModelFile(path, vocabulary, keras_major, weights)
+    def checked() -> None:
+        with damage_refused(path):
+            check_used(reader, content, places.values())
+
+    return ModelFile(path, vocabulary, major, weights, check_used=checked)
 
 
 def _torch_file(path: Path, architecture: Path | None) -> ModelFile:
@@ -93,7 +107,7 @@ def _torch_file(path: Path, architecture: Path | None) -> ModelFile:
         with damage_refused(path):
             return stack.weights(name)
 
-    return ModelFile(path, stack.configuration, 3, weights)
+    return ModelFile(path, stack.configuration, 3, weights, TORCH_WAY_OUT)
 
 
 def _head(path: Path) -> tuple[bytes, int]:
@@ -116,14 +130,9 @@ def _head(path: Path) -> tuple[bytes, int]:
 
 
 def _refused_directory(path: Path) -> Exception:
-    if (path / "saved_model.pb").is_file():
+    if any((path / f"saved_model.{end}").is_file() for end in ("pb", "pbtxt")):
         what = "is a directory with a SavedModel, a graph of operations without layers"
         return refused(path, what, SAVED_MODEL_WAY_OUT)
+    if all((path / name).is_file() for name in MEMBERS):
+        return refused(path, "is a directory with the parts of a .keras file", f"zip them: {', '.join(MEMBERS)}")
     return refused(path, "is a directory", "give the model's .keras or .h5 file")
-
-
-def _major(version: Any) -> int:
-    """Files of Keras 2.2 and earlier do not always say; those of Keras 3 do."""
-    text = version.decode(errors="replace") if isinstance(version, bytes) else str(version or "")
-    match = re.match(r"(\d{1,3})\.", text)
-    return int(match.group(1)) if match else 2

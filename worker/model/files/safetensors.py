@@ -44,7 +44,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
         length = _length(file.read(LENGTH_BYTES))
         if length > JSON_BYTES_MAX:
             raise refused(path, f"has a header of {length} bytes, {JSON_BYTES_MAX} are read", WAY_OUT)
-        header = json_object(path, "header", file.read(length))
+        header = json_object(path, "header", file.read(length), WAY_OUT)
     if len(header) > TENSORS_MAX:
         raise refused(path, f"has {len(header)} tensors, {TENSORS_MAX} are read", WAY_OUT)
     start = LENGTH_BYTES + length

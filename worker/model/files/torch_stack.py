@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from worker.errors import ModelNotStreamable
 from worker.model.files.json_text import json_object, read_bounded
 from worker.model.files.keras_hdf5 import architecture_path
 from worker.model.files.refusal import refused
@@ -27,6 +28,9 @@ from worker.model.files.weights import Array, WeightReader
 LAYERS_MAX = 1000
 STACKED_MAX = 64
 WAY_OUT = "see docs/model_files.md for what it may hold"
+TORCH_WAY_OUT = (
+    "compare its JSON with the trained module, or save the state_dict again with safetensors.torch.save_file"
+)
 RECURRENT = {"LSTM": "LSTM", "GRU": "GRU", "RNN": "SimpleRNN"}
 ACTIVATIONS = {
     "Sigmoid": "sigmoid",
@@ -43,7 +47,9 @@ ACTIVATIONS = {
 """Modules that Keras has as activations, with PyTorch's default parameters; Softmax over the features."""
 PARAMETERS = {"LeakyReLU": ("negative_slope", 0.01), "ELU": ("alpha", 1.0)}
 NOTHING = ("Dropout", "Identity")
-KEYS = ("module", "name", "nonlinearity", "negative_slope", "alpha")
+KEYS = {"RNN": ("nonlinearity",)} | {module: (key,) for module, (key, _) in PARAMETERS.items()}
+"""What the JSON may say of a module besides its name."""
+TOP_KEYS = ("layers", "timesteps")
 
 
 @dataclass(slots=True)
@@ -57,6 +63,7 @@ class TorchStack:
     used: set[str] = field(default_factory=set)
     features: int | None = None
     timesteps: Any = None
+    has_steps: bool = True
     arrays: dict[str, Callable[[], list[Array]]] = field(default_factory=dict)
 
     @property
@@ -82,7 +89,12 @@ def read_torch_stack(path: Path, reader: WeightReader, architecture: Path | None
     if not beside.is_file():
         raise refused(path, "holds tensors but no architecture", f"name its layers in {beside}; {WAY_OUT}")
     with beside.open("rb") as file:
-        described = json_object(beside, "text", read_bounded(file))
+        described = json_object(beside, "text", read_bounded(file), WAY_OUT)
+    unknown = [key for key in described if key not in TOP_KEYS]
+    if unknown:
+        raise refused(
+            beside, f"has the unknown key {unknown[0][:40]!r}", f"say {' and '.join(TOP_KEYS)} only; {WAY_OUT}"
+        )
     modules = described.get("layers")
     if not isinstance(modules, list) or not 1 <= len(modules) <= LAYERS_MAX:
         raise refused(beside, f"has no list `layers` of 1 to {LAYERS_MAX} modules", WAY_OUT)
@@ -97,30 +109,40 @@ def read_torch_stack(path: Path, reader: WeightReader, architecture: Path | None
 
 def _add_module(stack: TorchStack, beside: Path, number: int, module: Any) -> None:
     kind = module.get("module") if isinstance(module, dict) else None
-    unknown = [key for key in module if key not in KEYS] if isinstance(module, dict) else []
-    if not isinstance(kind, str) or unknown:
-        what = f"the unknown key {unknown[0][:40]!r}" if unknown else "no `module`"
-        raise refused(beside, f"has {what} in layer {number}", WAY_OUT)
+    if not isinstance(kind, str):
+        raise refused(beside, f"has no `module` in layer {number}", WAY_OUT)
+    _check_known(beside, number, kind)
+    unknown = [key for key in module if key not in ("module", "name", *KEYS.get(kind, ()))]
+    if unknown:
+        raise refused(beside, f"has the unknown key {unknown[0][:40]!r} in layer {number}, a {kind}", WAY_OUT)
     if kind in RECURRENT:
         _add_recurrent(stack, beside, kind, module)
     elif kind == "Linear":
         _add_linear(stack, beside, module)
     elif kind == "Last":
-        _take_last(stack, beside)
+        _take_last(stack, beside, number)
     elif kind in ACTIVATIONS:
         stack.add("Activation", activation=ACTIVATIONS[kind])
     elif kind in PARAMETERS:
         key, default = PARAMETERS[kind]
         stack.add(kind, **{key: module.get(key, default)})
     elif kind == "Flatten":
+        stack.has_steps = False
         stack.add("Flatten")
-    elif kind not in NOTHING:
-        known = ", ".join([*RECURRENT, "Linear", "Last", "Flatten", *PARAMETERS, *ACTIVATIONS, *NOTHING])
-        raise refused(beside, f"has the module {kind[:40]!r} in layer {number}, which is not known", f"use {known}")
 
 
-def _take_last(stack: TorchStack, beside: Path) -> None:
+def _check_known(beside: Path, number: int, kind: str) -> None:
+    known = [*RECURRENT, "Linear", "Last", "Flatten", *PARAMETERS, *ACTIVATIONS, *NOTHING]
+    if kind not in known:
+        what = f"has the module {kind[:40]!r} in layer {number}, which is not known"
+        raise refused(beside, what, f"use {', '.join(known)}")
+
+
+def _take_last(stack: TorchStack, beside: Path, number: int) -> None:
     """Everything between the recurrent layer and `Last` works on each step alone, so its last output is enough."""
+    if not stack.has_steps:
+        raise refused(beside, f"has `Last` in layer {number}, where there are no steps any more", WAY_OUT)
+    stack.has_steps = False
     for entry in reversed(stack.layers):
         if entry["class_name"] in RECURRENT.values():
             entry["config"]["return_sequences"] = False
@@ -157,6 +179,8 @@ def _add_recurrent(stack: TorchStack, beside: Path, kind: str, module: dict[str,
     for suffix, what in (("_reverse", "bidirectional"), ("weight_hr_l0", "a projection (proj_size)")):
         if any(each.startswith(prefix) and each.endswith(suffix) for each in stack.tensors):
             raise refused(beside, f"names {name[:60]!r}, which is {what}", "train it again without that")
+    if name in stack.arrays or f"{name}_l0" in stack.arrays:
+        raise _twice(beside, name)
     number = 0
     while number == 0 or f"{prefix}weight_ih_l{number}" in stack.tensors:
         if number == STACKED_MAX:
@@ -222,8 +246,12 @@ def _tensor(stack: TorchStack, beside: Path, name: str, dimensions: int) -> Tens
 
 def _claim(stack: TorchStack, beside: Path, name: str, arrays: Callable[[], list[Array]]) -> None:
     if name in stack.arrays:
-        raise refused(beside, f"names {name[:60]!r} twice", "give every module once; shared ones are not supported")
+        raise _twice(beside, name)
     stack.arrays[name] = arrays
+
+
+def _twice(beside: Path, name: str) -> ModelNotStreamable:
+    return refused(beside, f"names {name[:60]!r} twice", "give every module once; shared ones are not supported")
 
 
 def _read(stack: TorchStack, names: list[str]) -> list[Array]:

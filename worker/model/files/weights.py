@@ -16,6 +16,10 @@ from worker.model.files.chunks import check_chunks, is_filtered, read_filtered
 WEIGHT_BYTES_MAX = 512 << 20
 ARRAYS_MAX = 64
 """Of one layer; stacked cells have three each, other layers at most four."""
+GROUP_MEMBERS_MAX = 10_000
+LOOKS_MAX = 200_000
+"""Names in all groups that are looked through, and LOOK for each of these groups."""
+LOOK = 24
 ATTRIBUTE_BYTES_MAX = 16 << 20
 WAY_OUT = "save the trained model again with model.save('model.keras')"
 
@@ -23,9 +27,10 @@ Array = npt.NDArray[np.float32]
 
 
 def attribute(holder: Any, name: str, elements_max: int = 1) -> Any:
-    """An attribute of a group or file, None where there is none. Raises ValueError beyond `elements_max`.
+    """The text or texts of a group's or file's attribute, None where there is none. Raises ValueError beyond
+    `elements_max`, and for what is no text.
 
-    Its declared shape is looked at first: reading one with 2⁴⁸ strings does not come back.
+    What it declares is looked at first: HDF5 does not come back from 2⁴⁸ strings, nor from a type that is none.
     """
     if name not in holder.attrs:
         return None
@@ -33,14 +38,20 @@ def attribute(holder: Any, name: str, elements_max: int = 1) -> Any:
     elements = prod(declared.shape)
     if elements > elements_max or elements * declared.dtype.itemsize > ATTRIBUTE_BYTES_MAX:
         raise ValueError(f"attribute {name} declares the shape {declared.shape}")
-    return holder.attrs[name]
+    if h5py.check_string_dtype(declared.dtype) is None and elements:
+        raise ValueError(f"attribute {name} is no text")
+    return holder.attrs[name] if elements else []
 
 
 class WeightReader:
     """Reads the arrays of one file; all of them together stay within WEIGHT_BYTES_MAX, whatever the file declares."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keras_major: int = 3) -> None:
+        self.keras_major = keras_major
+        self.numbered: dict[Any, dict[str, dict[int, str]]] = {}
+        """Groups in which layers were looked for: class → number → name."""
         self._path = path
+        self._looked = 0
         self._bytes = 0
 
     def arrays(self, group: Any, names: list[str], layer: str) -> list[Array]:
@@ -59,6 +70,15 @@ class WeightReader:
                 raise self.refused(layer, "lie behind a link", WAY_OUT)
             group = group[part]
         return group
+
+    def children(self, group: Any) -> list[str]:
+        """The names in a group. Raises ValueError beyond LOOKS_MAX: few groups that hold one another have many ways."""
+        if not isinstance(group, h5py.Group):
+            raise TypeError("an array lies where a group should be")
+        self._looked += LOOK + len(group)
+        if len(group) > GROUP_MEMBERS_MAX or self._looked > LOOKS_MAX:
+            raise ValueError("its groups have too many members")
+        return list(group)
 
     def _array(self, dataset: Any, layer: str) -> Array:
         if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or not _is_numeric(dataset):
@@ -91,7 +111,7 @@ class WeightReader:
         return array
 
     def refused(self, layer: str, what: str, way_out: str) -> ModelNotStreamable:
-        """The error that names file and layer."""
+        """The error that names the file and the layer."""
         return ModelNotStreamable(f"{self._path}: the weights of layer {layer[:60]!r} {what}", way_out)
 
 
