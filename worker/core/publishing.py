@@ -165,7 +165,7 @@ def publish(
     )
     if emission.decide_at:
         before = (row_flags & Flag.DECIDED) != 0
-        thresholds = np.array(emission.decide_at)[0 if routed.row_models is None else routed.row_models]
+        thresholds = np.array(emission.decide_at, np.float32)[0 if routed.row_models is None else routed.row_models]
         predictions.decisions = decisions(predictions, routed.row_slots, before, table, thresholds)
     if emission.emit is not Emit.ALL:
         predictions = _selected(predictions, _emitted_rows(predictions, routed.row_slots, table, emission))

@@ -29,9 +29,9 @@ from worker.model.early_decisions import ERRORS, DecisionCounts
 
 FORMAT = 3
 FILE_BYTES_MAX = 64 * 1024 * 1024
-"""Above any side-car (12 bytes a number); stops a wrong path from being read into memory."""
-NUMBERS_MAX = 1 << 22
-"""Of a side-car's state slopes."""
+"""Above any side-car (20 bytes a number); stops a wrong path from being read into memory."""
+NUMBERS_MAX = 1 << 20
+"""Of a side-car's slopes, and of its state slopes."""
 
 CALIBRATED_ACTIVATIONS = ("sigmoid", "softmax")
 """Heads of probabilities."""
@@ -186,9 +186,14 @@ def forecast(
     `Calibration.state_weights`, None where there are none. NaN stays NaN.
     """
     rows = steps - 1
-    own, slopes = own_predictors(logits, activation), table.slopes.take(rows, axis=0)
-    predictors = own * slopes[:, 0] if own.shape[1] == 1 else np.einsum("nj,njk->nk", own, slopes)
-    predictors += table.intercepts.take(rows, axis=0)
+    own = own_predictors(logits, activation)
+    predictors = table.intercepts.take(rows, axis=0)
+    if own.shape[1] == 1:
+        predictors += own * table.slopes[:, 0].take(rows, axis=0)
+    else:  # by step, as a table of slopes for each row would be large for many classes
+        for row in np.unique(rows).tolist():
+            mine = rows == row
+            predictors[mine] += own[mine] @ table.slopes[row]
     if from_state is not None:
         predictors += from_state
     predictors = np.clip(predictors, table.lowest.take(rows, axis=0), table.highest.take(rows, axis=0))
@@ -306,7 +311,8 @@ def _parsed(content: Any, path: Path, way_out: str) -> Calibration:
     if not (values["lowest"] <= values["highest"]).all():
         raise refuse("lowest is above highest")
     early, share, back = values["decided_early"], values["decided_share"], values["taken_back"]
-    if not ((back >= 0) & (back <= share) & (share <= early)).all():
+    whole = (early == np.floor(early)) & (early <= values["sequences"])
+    if not (whole & (back >= 0) & (back <= share) & (share <= early)).all():
         raise refuse("taken_back, decided_share, decided_early do not count decisions")
     values["decided_early"] = early.astype(np.int64)
     found = Calibration(**values)

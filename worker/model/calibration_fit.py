@@ -42,6 +42,9 @@ FINAL_MAX = 20.0
 STATE_FLOATS_MAX = 512
 """Of states that are regressed on: a regression costs their third power."""
 
+OUTER_QUANTILES, REACH = (0.02, 0.98), 5.0
+"""What is known is cut to this reach beyond these quantiles, in multiples of the distance between them."""
+
 STEP_ROWS_MAX = 1024
 """Sequences stepped at once; bounds memory."""
 
@@ -87,6 +90,11 @@ def check_calibratable(program: Program, model_path: str) -> int:
         raise ConfigError(f"{model_path} takes sequences of any length", "give theirs by --timesteps")
     if program.timesteps < 2:
         raise ConfigError(f"{model_path} has no step before its last one", "serve it as it is")
+    if program.outputs**2 * program.timesteps > NUMBERS_MAX:
+        raise ConfigError(
+            f"{model_path} has {program.outputs} outputs and {program.timesteps} steps, too many to calibrate",
+            f"at most {NUMBERS_MAX} are possible of the outputs' square and the steps multiplied",
+        )
     if 1 < program.computed_from == program.timesteps:
         raise ConfigError(f"{model_path} says nothing before its last step", "serve it as it is")
     return program.timesteps
@@ -166,8 +174,8 @@ def fit_calibration(
 ) -> tuple[Calibration, CrossFit]:
     """Fit on logits (N, T, K) of N complete sequences of these recordings (N,); step T's are the target. Deterministic.
 
-    Without `promises` no early decisions are promised on these sequences. `on_progress` is called with 1 for each step.
-    Raises ConfigError as `check_logits`.
+    Without `promises` no early decisions are promised on these sequences, nor where recordings cannot be left out.
+    `on_progress` is called with 1 for each step. Raises ConfigError as `check_logits`.
     """
     check_logits(logits, recordings)
     count, timesteps, outputs = logits.shape
@@ -178,7 +186,8 @@ def fit_calibration(
     for t in range(timesteps - 1):
         known = own_predictors(logits[:, t].astype(np.float64), program.activation)
         state = None if states is None else next(states)
-        if state is not None:
+        # A regression on the state could tell recordings apart that are on both sides.
+        if state is not None and folds.by_recording:
             known = np.concatenate([known, state], axis=1, dtype=np.float64)
         step, forecasts[:, t] = _fit_step(known, final, folds.of_sequence, program.activation)
         found.append(step)
@@ -186,7 +195,7 @@ def fit_calibration(
             on_progress(1)
     _, numbers = np.unique(np.asarray(recordings), return_inverse=True)
     paths, decisions = published_paths(program, logits, forecasts), no_decisions()
-    if promises and (outputs == 1 or program.activation == "softmax"):
+    if promises and folds.by_recording and (outputs == 1 or program.activation == "softmax"):
         decisions = counted_decisions(paths, numbers)
     moves = drift(paths[:, program.computed_from - 1 :].transpose(0, 2, 1).reshape(count * outputs, -1))
     size = max(len(step.slopes) for step in found) - outputs
@@ -215,15 +224,22 @@ def _fit_step(
     known: Float64Array, final: Float64Array, fold_of: Int64Array, activation: str
 ) -> tuple[_Step, npt.NDArray[np.floating]]:
     """Of known (N, R) at one step: the numbers, and the forecasts (N, K) of each fold by numbers fitted without it."""
-    folds = range(int(fold_of.max()) + 1)
-    products = {fold: sums_of_products(known[fold_of == fold], final[fold_of == fold]) for fold in folds}
+    folds, usual = range(int(fold_of.max()) + 1), _usual(known)
+    products = {fold: sums_of_products(usual[fold_of == fold], final[fold_of == fold]) for fold in folds}
     forecasts = np.empty_like(final)
     for fold in folds:
         mine = fold_of == fold
         rest = {other: part for other, part in products.items() if other != fold}
-        without = _fitted(known[~mine], final[~mine], fold_of[~mine], rest, activation)
+        without = _fitted(usual[~mine], final[~mine], fold_of[~mine], rest, activation)
         forecasts[mine] = without.forecasts(known[mine], activation)
-    return _fitted(known, final, fold_of, products, activation), forecasts
+    return _fitted(usual, final, fold_of, products, activation), forecasts
+
+
+def _usual(known: Float64Array) -> Float64Array:
+    """Columns (N, R) without far outliers, of which a single one would decide a regression."""
+    low, high = np.quantile(known, OUTER_QUANTILES, axis=0)
+    reach = np.where(high > low, REACH * (high - low), np.inf)
+    return np.clip(known, low - reach, high + reach)
 
 
 def _fitted(

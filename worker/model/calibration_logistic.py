@@ -15,6 +15,9 @@ from worker.model.activations import sigmoid, softmax
 EVIDENCE_MIN = 3.0
 """A slope whose F statistic is below it is taken as 0; on sequences of pure noise one in ten exceeds it."""
 
+SPREAD_MIN = 1e-4
+"""Of predictors, as a share of their mean; float32 adds 1e-7 of it, and the slope undoes the share."""
+
 SLOPE_PENALTY = 10.0
 """Pull of a slope to the regression's. A sequence weighs at most 1/4, so 40 sequences begin to move it."""
 
@@ -40,8 +43,8 @@ def fitted(predictors: Float64Array, finals: Float64Array, activation: str) -> t
     Forecasts are sigmoids of K numbers each on its own, or one softmax of all.
     """
     mean, deviation = predictors.mean(axis=0), predictors.std(axis=0, ddof=1)
-    # Sums that differ by rounding alone carry nothing; 1 keeps the division harmless.
-    varies = deviation > 1e-6 * (1 + np.abs(mean))
+    # What float32 hardly tells apart carries nothing; 1 keeps the division harmless.
+    varies = deviation > np.maximum(1e-6, SPREAD_MIN * np.abs(mean))
     scale = np.where(varies, deviation, 1.0)
     standard = np.where(varies, (predictors - mean) / scale, 0.0)
     prior = np.array([first_slope(standard[:, k], finals[:, k]) for k in range(finals.shape[1])])
@@ -83,14 +86,14 @@ def corrected(
     """Intercepts (K,) and slopes (K,) by logistic regression of targets (N, K) in 0..1 on standard (N, K).
 
     Newton's method on the cross-entropy plus quadratic penalties on slopes - prior and on intercepts off the base
-    rate's; the problem is convex. Of one number a sigmoid, of `classes` a softmax. The targets are mixed with the base
-    rate as if one more sequence were known of which nothing else is: N sequences cannot show that an event is rarer
-    than about 1 in N.
+    rate's; the problem is convex. Of one number a sigmoid, of `classes` a softmax. The targets are mixed as if one
+    more sequence were known that may have ended in any way: N sequences cannot show that an event is rarer than about
+    1 in 2 N.
     """
     count, outputs = standard.shape
     even = 1 / outputs if classes else 0.5
     base = (count * targets.mean(axis=0) + even) / (count + 1)
-    targets = targets + (base - targets) / (count + 2)
+    targets = targets + (even - targets) / (count + 1)
     start = np.concatenate([np.log(base) if classes else np.log(base / (1 - base)), prior])
     pull = np.repeat([INTERCEPT_PENALTY if classes else 0.0, penalty], outputs)
 

@@ -23,7 +23,8 @@ class Folds:
 
 
 def folds_of(final_logits: Float32Array, recordings: Sequence[str]) -> Folds:
-    """Recordings are kept together, dealt out in order of the final logits (N, K) so that folds are alike.
+    """Recordings are kept together, dealt out in order of the final logits (N, K) so that folds are alike; of several
+    outputs in that of the likeliest, and among those that share it by how likely it is.
 
     Where a fold would leave less than half of the sequences to fit on, sequences are dealt out one by one.
     """
@@ -37,8 +38,10 @@ def folds_of(final_logits: Float32Array, recordings: Sequence[str]) -> Folds:
 def _dealt(final_logits: Float32Array, members: Int64Array) -> Int64Array:
     """Fold of each sequence from the number of what it is kept together with."""
     count = int(members.max()) + 1
-    means = np.bincount(members, weights=final_logits.astype(np.float64).sum(axis=1)) / np.bincount(members)
+    sums = [np.bincount(members, weights=each) for each in final_logits.astype(np.float64).T]
+    means = np.stack(sums, axis=1) / np.bincount(members)[:, None]
+    above = means - means.mean(axis=1, keepdims=True) if means.shape[1] > 1 else means
     fold_of_member = np.empty(count, np.int64)
-    fold_of_member[np.argsort(means, kind="stable")] = np.arange(count) % min(FOLDS, count)
+    fold_of_member[np.lexsort((above.max(axis=1), above.argmax(axis=1)))] = np.arange(count) % min(FOLDS, count)
     folds: Int64Array = fold_of_member[members]
     return folds

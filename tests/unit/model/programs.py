@@ -40,3 +40,17 @@ class SummingProgram:
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
             return powers / powers.sum(axis=1, keepdims=True)
         return (1 / (1 + np.exp(-np.clip(logits, -80, 80)))).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class RememberingProgram(SummingProgram):
+    """Its state is the sum so far and the first sample. Of one output."""
+
+    @property
+    def state_size(self) -> int:
+        return 2
+
+    def step(self, features: Float32Array, state: Float32Array, steps: Int32Array) -> tuple[Float32Array, Float32Array]:
+        first = np.where(steps[:, None] == 1, features, state[:, 1:])
+        total = np.where(steps[:, None] == 1, features, state[:, :1] + features)
+        return total, np.concatenate([total, first], axis=1)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.model.programs import SummingProgram
+from tests.unit.model.programs import RememberingProgram, SummingProgram
 from worker.core.types import Float32Array
 from worker.errors import ConfigError
 from worker.model.calibration import (
@@ -300,23 +300,36 @@ def reference() -> tuple[StepProgram, Float32Array]:
     return program, samples
 
 
-def test_the_state_is_used_where_it_tells_more_than_the_own_number(reference: tuple[StepProgram, Float32Array]) -> None:
-    program, samples = reference
-    names, logits = [str(i) for i in range(1000)], partial_logits(program, samples[:1000])
-    alone = fit_calibration(program, logits, names, "test")[0]
-    found, cross_fit = fit_calibration(program, logits, names, "test", states=states_by_step(program, samples[:1000]))
+REMEMBERING = RememberingProgram(timesteps=T)
+
+
+def returning(sequences: int, seed: int) -> Float32Array:
+    """Samples (N, T, 1) of which the last is three times the first: the sum so far says little of that."""
+    samples = np.random.default_rng(seed).normal(size=(sequences, T, 1)).astype(np.float32)
+    samples[:, -1] = 3 * samples[:, 0] + 0.3 * samples[:, -1]
+    return samples
+
+
+def cost_of(calibration: Calibration) -> list[float]:
+    """Log loss at each step on sequences that it was not fitted on."""
+    unseen = returning(1000, 2)
+    final = REMEMBERING.outputs_of(partial_logits(REMEMBERING, unseen)[:, -1])
+    return [log_loss(forecasts_of(REMEMBERING, calibration, unseen)[:, t], final) for t in range(T - 1)]
+
+
+def test_the_state_is_used_where_it_tells_more_than_the_own_number() -> None:
+    samples = returning(300, 1)
+    names, logits = [str(i) for i in range(300)], partial_logits(REMEMBERING, samples)
+    alone = fit_calibration(REMEMBERING, logits, names, "test")[0]
+    found, cross_fit = fit_calibration(REMEMBERING, logits, names, "test", states=states_by_step(REMEMBERING, samples))
     assert alone.state_weights is None
     assert found.state_weights is not None
-    assert found.state_weights.shape == (program.timesteps - 1, program.state_size, 1)
-    final = program.outputs_of(partial_logits(program, samples[1000:])[:, -1])
-    costs = [
-        [log_loss(forecasts_of(program, each, samples[1000:])[:, t], final) for t in range(program.timesteps - 1)]
-        for each in (alone, found)
-    ]
-    assert np.mean(costs[1]) < np.mean(costs[0])
-    assert (np.array(costs[1]) < np.array(costs[0]) + 1e-3).all()
-    unseen = [log_loss(cross_fit.forecasts[:, t], program.outputs_of(logits[:, -1])) for t in range(len(costs[1]))]
-    np.testing.assert_allclose(unseen, costs[1], atol=0.02)
+    assert found.state_weights.shape == (T - 1, 2, 1)
+    without, with_state = cost_of(alone), cost_of(found)
+    assert all(one < other - 0.02 for one, other in zip(with_state[2:], without[2:], strict=True))
+    final = REMEMBERING.outputs_of(logits[:, -1])
+    unseen = [log_loss(cross_fit.forecasts[:, t], final) for t in range(T - 1)]
+    np.testing.assert_allclose(unseen, with_state, atol=0.06)
 
 
 def test_the_worker_publishes_what_the_calibration_says_of_the_state(
@@ -345,3 +358,46 @@ def test_states_that_are_not_finite_or_too_many_are_left_out(monkeypatch: pytest
     assert [states is None for states in states_by_step(PROGRAM, samples)] == [False] * 4 + [True] * 5
     monkeypatch.setattr("worker.model.calibration_fit.STATE_FLOATS_MAX", 0)
     assert all(states is None for states in states_by_step(PROGRAM, samples))
+
+
+def test_folds_of_classes_are_alike_whatever_is_added_to_all_logits() -> None:
+    random = np.random.default_rng(1)
+    final = random.normal(size=(40, 2)).astype(np.float32) * 0.1
+    final[:10, 1] += 5
+    final += random.normal(size=(40, 1)).astype(np.float32) * 10  # a softmax does not see it
+    folds = folds_of(final, [str(i) for i in range(40)]).of_sequence
+    assert [int((folds[:10] == fold).sum()) for fold in range(5)] == [2] * 5
+
+
+def test_nothing_is_promised_and_no_state_used_where_recordings_cannot_be_left_out() -> None:
+    random = np.random.default_rng(1)
+    recordings = [str(i // 5) for i in range(300)] + ["large"] * 480
+    states = random.normal(size=(61, 40)).astype(np.float32)[[int(i) if i != "large" else 60 for i in recordings]]
+    logits = (0.1 * random.normal(size=(780, T, 1))).astype(np.float32)
+    logits[:, -1, 0] = np.where(random.random(61) < 0.5, 6, -6)[[int(i) if i != "large" else 60 for i in recordings]]
+    program = SummingProgram(timesteps=T)
+    found, cross_fit = fit_calibration(program, logits, recordings, "test", states=iter([states] * (T - 1)))
+    assert not cross_fit.by_recording
+    assert found.state_weights is None
+    assert not found.decided_early.any()
+
+
+@pytest.mark.parametrize("outlier", [1e2, 1e4, 1e6])
+def test_one_outlier_does_not_decide_what_the_state_says(outlier: float) -> None:
+    samples = returning(100, 1)
+    names, logits = [str(i) for i in range(100)], partial_logits(REMEMBERING, samples)
+    costs = []
+    for beyond in (0.0, outlier):
+        given = [np.array(each) for each in states_by_step(REMEMBERING, samples) if each is not None]
+        for states in given:
+            states[7, 1] += np.float32(beyond)
+        costs.append(cost_of(fit_calibration(REMEMBERING, logits, names, "test", states=iter(given))[0]))
+    np.testing.assert_allclose(costs[1], costs[0], atol=0.02)
+
+
+@pytest.mark.parametrize("sequences", [20, 100, 1000])
+def test_what_never_happened_among_n_sequences_is_forecast_with_about_one_in_two_n(sequences: int) -> None:
+    logits = random_walks(sequences)
+    logits[:, -1] = -20
+    forecasts = by_logits(fit(logits).table(), "sigmoid", logits)
+    np.testing.assert_allclose(forecasts, 0.5 / (sequences + 1), rtol=0.05)

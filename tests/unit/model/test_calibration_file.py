@@ -107,6 +107,8 @@ def test_a_file_that_is_no_side_car_is_refused_in_one_line(tmp_path: Path, conte
         ("method", None),
         ("decided_early", [1, 2]),
         ("decided_early", ["1"] * len(ERRORS)),
+        ("decided_early", [0.5] * len(ERRORS)),
+        ("decided_early", [1e18] * len(ERRORS)),
         ("taken_back", [-1] * len(ERRORS)),
         ("taken_back", [31.0] * len(ERRORS)),
         ("taken_back", 3),
