@@ -42,9 +42,6 @@ FINAL_MAX = 20.0
 STATE_FLOATS_MAX = 512
 """Of states that are regressed on: a regression costs their third power."""
 
-OUTER_QUANTILES, REACH = (0.02, 0.98), 5.0
-"""What is known is cut to this reach beyond these quantiles, in multiples of the distance between them."""
-
 STEP_ROWS_MAX = 1024
 """Sequences stepped at once; bounds memory."""
 
@@ -224,22 +221,15 @@ def _fit_step(
     known: Float64Array, final: Float64Array, fold_of: Int64Array, activation: str
 ) -> tuple[_Step, npt.NDArray[np.floating]]:
     """Of known (N, R) at one step: the numbers, and the forecasts (N, K) of each fold by numbers fitted without it."""
-    folds, usual = range(int(fold_of.max()) + 1), _usual(known)
-    products = {fold: sums_of_products(usual[fold_of == fold], final[fold_of == fold]) for fold in folds}
+    folds = range(int(fold_of.max()) + 1)
+    products = {fold: sums_of_products(known[fold_of == fold], final[fold_of == fold]) for fold in folds}
     forecasts = np.empty_like(final)
     for fold in folds:
         mine = fold_of == fold
         rest = {other: part for other, part in products.items() if other != fold}
-        without = _fitted(usual[~mine], final[~mine], fold_of[~mine], rest, activation)
+        without = _fitted(known[~mine], final[~mine], fold_of[~mine], rest, activation)
         forecasts[mine] = without.forecasts(known[mine], activation)
-    return _fitted(usual, final, fold_of, products, activation), forecasts
-
-
-def _usual(known: Float64Array) -> Float64Array:
-    """Columns (N, R) without far outliers, of which a single one would decide a regression."""
-    low, high = np.quantile(known, OUTER_QUANTILES, axis=0)
-    reach = np.where(high > low, REACH * (high - low), np.inf)
-    return np.clip(known, low - reach, high + reach)
+    return _fitted(known, final, fold_of, products, activation), forecasts
 
 
 def _fitted(
