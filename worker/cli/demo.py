@@ -33,6 +33,7 @@ from worker.cli.demo_view import Board, summary
 from worker.core.types import Float32Array
 from worker.errors import ConfigError, WorkerError
 from worker.model.datasets import Recording, of_split, read_csv
+from worker.model.training import KERAS_3
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "basic_motions"
 INPUT, OUTPUT, DEAD_LETTER = "samples", "probabilities", "samples-dead-letter"
@@ -197,7 +198,7 @@ def keras_predictions(model: Path, recordings: list[Recording], folder: Path) ->
     """`model.predict` of whole recordings, (N, K), by Keras in a process of its own: it is slow to start and noisy."""
     samples, predictions = folder / "samples.npy", folder / "predictions.npy"
     np.save(samples, np.stack([recording.features for recording in recordings]))
-    command = [sys.executable, "-m", "worker.model.training", str(model), str(samples), str(predictions)]
+    command = [sys.executable, "-m", "worker.model.training", str(model), str(samples), str(predictions), KERAS_3]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=(folder / "keras.log").open("wb"))
     return np.asarray(np.load(predictions)[:, -1], np.float32)
 
