@@ -140,6 +140,7 @@ def _loaded(path: Path) -> Any:
     try:
         # Safe mode executes nothing of the file: no Lambda, no class that is not Keras' own.
         return keras.models.load_model(path, compile=False, safe_mode=True)
+    # What Keras raises, by generation and layer, for a file that it does not take; anything else is a bug.
     except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
         raise ModelNotStreamable(
             f"Keras {keras.__version__} does not load {path}: {_reason(error)}",

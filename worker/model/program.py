@@ -219,7 +219,8 @@ class StepProgram:
             logits, after = self._layers(np, features, state, steps)
             for (_, columns), new in zip(self._columns, after, strict=True):
                 state[:, columns] = new
-            return self._with_scores(np, logits, state, steps)  # type: ignore[no-any-return]
+            found: Float32Array = self._with_scores(np, logits, state, steps)
+            return found
         y: Any = features
         for node, columns in self._columns:
             own = state[:, columns]
@@ -228,7 +229,8 @@ class StepProgram:
             else:
                 y, after = node.step(np, y, own, steps)
                 own[...] = after
-        return self._with_scores(np, y, state, steps)  # type: ignore[no-any-return]
+        answers: Float32Array = self._with_scores(np, y, state, steps)
+        return answers
 
     def graph(self, xp: Any, features: Any, state: Any, steps: Any) -> tuple[Any, list[Any]]:
         """Answers (B, columns) and each node's new state, by any array namespace; `state` is left as it is."""
@@ -325,8 +327,8 @@ class StepProgram:
 
 
 def _activated(name: str, logits: Float32Array) -> Float32Array:
-    if name == "sigmoid":
-        return sigmoid(np, logits).astype(np.float32)  # type: ignore[no-any-return]
-    if name == "softmax":
-        return softmax(np, logits).astype(np.float32)  # type: ignore[no-any-return]
-    return logits
+    functions = {"sigmoid": sigmoid, "softmax": softmax}
+    if name not in functions:
+        return logits
+    numbers: Float32Array = functions[name](np, logits).astype(np.float32)
+    return numbers

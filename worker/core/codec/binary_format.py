@@ -50,7 +50,7 @@ class BinaryDecoder:
         return set(map(len, cast("list[bytes]", values))) <= {self._value_bytes}
 
     def _read(self, values: list[bytes | None]) -> Float32Array:
-        columns = np.frombuffer(b"".join(values), "<f4")  # type: ignore[arg-type]
+        columns = np.frombuffer(b"".join(cast("list[bytes]", values)), "<f4")
         return columns.astype(np.float32).reshape(len(values), self._features)
 
     def _fitting(

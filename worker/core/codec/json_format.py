@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -172,10 +172,11 @@ def _parse(values: Sequence[bytes | None], rejections: dict[int, Rejection]) -> 
     """
     if rejections or None in values:
         values = [b"{}" if i in rejections else _BOUNDARY if v is None else v for i, v in enumerate(values)]
+    given = cast("Sequence[bytes]", values)  # none is None by now
     try:
-        records = list(map(orjson.loads, values))  # type: ignore[arg-type]  # no value is None by now
+        records = list(map(orjson.loads, given))
     except orjson.JSONDecodeError:
-        records = [_parse_one(i, value, rejections) for i, value in enumerate(values)]
+        records = [_parse_one(i, value, rejections) for i, value in enumerate(given)]
     if not set(map(type, records)) <= {dict}:
         for i, record in enumerate(records):
             if type(record) is not dict:
@@ -184,9 +185,9 @@ def _parse(values: Sequence[bytes | None], rejections: dict[int, Rejection]) -> 
     return records
 
 
-def _parse_one(i: int, value: bytes | None, rejections: dict[int, Rejection]) -> Any:
+def _parse_one(i: int, value: bytes, rejections: dict[int, Rejection]) -> Any:
     try:
-        return orjson.loads(value)  # type: ignore[arg-type]
+        return orjson.loads(value)
     except orjson.JSONDecodeError as error:
         rejections[i] = Rejection("not_json", f"the value is not JSON: {error}")
         return {}

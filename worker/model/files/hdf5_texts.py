@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,12 @@ def open_checked(path: Path) -> Any:
     """
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
         heap = read_heap(content)
-        opened = h5py.File(path, "r")
-        try:
+        with ExitStack() as closed_unless_checked:
+            opened = closed_unless_checked.enter_context(h5py.File(path, "r"))
             left = MESSAGES_MAX
             for address in sorted(set(_groups_with_texts(opened))):
                 left -= check_texts(content, address, heap, left)
-        except Exception as error:
-            opened.close()
-            raise ValueError(str(error)) from error
+            closed_unless_checked.pop_all()
     return opened
 
 

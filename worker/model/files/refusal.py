@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -31,9 +32,9 @@ OTHER_KINDS = (
 """What people mistake for a model: bytes, where they lie, what they tell, the way out."""
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError),
-    *(KeyError, ValueError, TypeError, RuntimeError, OverflowError),
+    *(KeyError, IndexError, ValueError, TypeError, RuntimeError, OverflowError, struct.error),
 )
-"""What zipfile, zlib, json and h5py raise on damaged bytes."""
+"""What zipfile, zlib, json, h5py and the walk through HDF5's headers raise on damaged bytes."""
 
 
 def refused(path: Path, what: str, way_out: str = WAY_OUT) -> ModelNotStreamable:
