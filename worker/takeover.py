@@ -65,7 +65,7 @@ class Takeover:
             check_row(first[1])
             if self._on_model_change == "reset":
                 foreign = [(key, row) for key, row in store.scan() if row_fingerprint(row) not in served]
-            elif self._on_model_change == "finish":
+            elif self._on_model_change == "finish" and len(served) > 1:
                 counts = Counter(row_fingerprint(row) for _, row in store.scan())
                 self._refuse_others(partition.index, counts)
                 older = [counts[model] for model in served[1:]]
